@@ -6,14 +6,14 @@
 __all__ = ['attempt', 'check_trained_text', 'check_exact_match', 'check_lora_params', 'check_llama_params', 'check_end_survives',
            'check_stored_bytes', 'check_near_copies', 'check_mean_checker']
 
-# %% ../nbs/02_checks.ipynb #84a3c886
+# %% ../nbs/02_checks.ipynb #a34c6774
 import json, math
 
-# %% ../nbs/02_checks.ipynb #2854394b
+# %% ../nbs/02_checks.ipynb #94c20c26
 def attempt(
     check, # Checker: takes `fn`, raises `AssertionError` with a message if `fn` is wrong
     fn,    # Your answer
-)->bool:   # Whether the answer is right
+)->None:
     """Run a checker on an answer and print one line: right, wrong and why, or not answered yet.
 
     An answer that raises an error of its own is reported as wrong, with that error."""
@@ -22,12 +22,9 @@ def attempt(
     except NotImplementedError: print(f"○ {name}: not answered yet. Replace `raise NotImplementedError` and run the cell again.")
     except AssertionError as e: print(f"✗ {name}: {e}")
     except Exception as e: print(f"✗ {name} raised {type(e).__name__}: {e}")
-    else:
-        print(f"✓ {name}: right.")
-        return True
-    return False
+    else: print(f"✓ {name}: right.")
 
-# %% ../nbs/02_checks.ipynb #d4e021c9
+# %% ../nbs/02_checks.ipynb #9c220f9d
 class _Letters:
     "A tokenizer of single letters: id 65 is 'A'. Enough to see which ids an answer decodes."
     eos_token_id, pad_token_id = ord("."), ord("_")
@@ -35,7 +32,7 @@ class _Letters:
         assert all(i >= 0 for i in ids), "-100 is no token: it marks a position that is not trained, so drop it before decoding"
         return "".join(map(chr, ids))
 
-# %% ../nbs/02_checks.ipynb #66da2c93
+# %% ../nbs/02_checks.ipynb #2b79da0e
 def check_trained_text(
     fn, # Your function: `fn(ids, labels, tokenizer)` -> text of the trained tokens
 )->None:
@@ -50,7 +47,7 @@ def check_trained_text(
     assert got != "DEF", "the end token is trained too: without it the model never learns to stop"
     assert got == "DEF.", f"expected 'DEF.', got {got!r}"
 
-# %% ../nbs/02_checks.ipynb #700fe0c3
+# %% ../nbs/02_checks.ipynb #de9ff0e5
 def check_exact_match(
     fn, # Your function: `fn(answers, orders)` -> share of rows that are exactly right, 0 to 1
 )->None:
@@ -68,7 +65,7 @@ def check_exact_match(
     assert math.isclose(got, 1/3), f"expected 1/3, got {got}"
     assert fn(['"egg cups"'], [orders[0]]) == 0, "valid JSON that is not an object is wrong as well"
 
-# %% ../nbs/02_checks.ipynb #4cb18b45
+# %% ../nbs/02_checks.ipynb #f3fe86d0
 def check_lora_params(
     fn, # Your function: `fn(shapes, r)` -> number of trainable parameters
 )->None:
@@ -83,13 +80,13 @@ def check_lora_params(
     assert got != 63 + 7*5 + 7*2, "W is frozen: count A and B alone"
     assert got == r*(7+5) + r*(7+2), f"expected {r*(7+5) + r*(7+2)}, got {got}"
 
-# %% ../nbs/02_checks.ipynb #0ec0f9c4
+# %% ../nbs/02_checks.ipynb #184f4716
 class _Cfg:
     "A Llama config in which no two sizes are equal."
     vocab_size, hidden_size, intermediate_size, num_hidden_layers = 101, 12, 31, 3
     num_attention_heads, num_key_value_heads, head_dim = 5, 2, 4
 
-# %% ../nbs/02_checks.ipynb #695c5d27
+# %% ../nbs/02_checks.ipynb #5af1b766
 def check_llama_params(
     fn, # Your function: `fn(cfg)` -> number of parameters of a Llama with tied embeddings
 )->None:
@@ -108,7 +105,7 @@ def check_llama_params(
     assert got != want - L*c.hidden_size*c.intermediate_size, "the MLP has three matrices: gate, up and down"
     assert got == want, f"expected {want:,}, got {got:,}"
 
-# %% ../nbs/02_checks.ipynb #a0796865
+# %% ../nbs/02_checks.ipynb #0830c3aa
 def check_end_survives(
     fn, # Your function: `fn(ids, attention_mask)` -> labels
 )->None:
@@ -126,21 +123,21 @@ def check_end_survives(
     assert list(fn([2, 5, 2], [1, 1, 1])) == [2, 5, 2], "a row without padding keeps every label, the first and the last token too"
     assert list(fn([2, 2, 5, 2], [0, 0, 1, 1])) == [-100, -100, 5, 2], "padding may stand on the left as well"
 
-# %% ../nbs/02_checks.ipynb #ba7b0e6f
+# %% ../nbs/02_checks.ipynb #bdc39278
 def check_stored_bytes(
     fn, # Your function: `fn(n_16bit, n_4bit)` -> bytes
 )->None:
     """Raise `AssertionError` naming the misconception unless 16-bit, 4-bit and scale bytes are all counted."""
-    got = fn(100, 6400)
+    got = fn(300, 6400)
     assert got is not None, "it returns nothing: end with `return`"
-    assert got != 8*(200 + 3200 + 100), "that is bits: eight of them are a byte"
-    assert got != 200 + 3200, "the scales are missing: one byte for every block of 64"
-    assert got != 200 + 6400 + 100, "four bits are half a byte: two parameters share one"
-    assert got != 100 + 3200 + 100, "16 bits are two bytes"
-    assert got != 200 + 3200 + 400, "the scales are 8-bit here, one byte each, not 32-bit"
-    assert got == 200 + 3200 + 100, f"expected 3500, got {got}"
+    assert got != 8*(600 + 3200 + 100), "that is bits: eight of them are a byte"
+    assert got != 600 + 3200, "the scales are missing: one byte for every block of 64"
+    assert got != 600 + 6400 + 100, "four bits are half a byte: two parameters share one"
+    assert got != 300 + 3200 + 100, "16 bits are two bytes"
+    assert got != 600 + 3200 + 400, "the scales are 8-bit here, one byte each, not 32-bit"
+    assert got == 600 + 3200 + 100, f"expected 3900, got {got}"
 
-# %% ../nbs/02_checks.ipynb #a8d795ae
+# %% ../nbs/02_checks.ipynb #9225715a
 def check_near_copies(
     fn, # Your function: `fn(a, b)` -> e-mails of `b` that equal one of `a` up to digits
 )->None:
@@ -154,7 +151,7 @@ def check_near_copies(
     assert "Send 100 cups." not in got, "each digit becomes one 0, so 12 and 100 stay different: do not replace a whole number at once"
     assert got == ["Send 99 cups.", "Send 7 trays."], f"expected ['Send 99 cups.', 'Send 7 trays.'], got {got}"
 
-# %% ../nbs/02_checks.ipynb #d1b6d966
+# %% ../nbs/02_checks.ipynb #2ac85ae7
 def check_mean_checker(
     check, # Your checker: `check(fn)` raises `AssertionError` unless `fn(list)` is the arithmetic mean
 )->None:

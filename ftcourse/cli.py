@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['main']
 
-# %% ../nbs/90_cli.ipynb #9f11d7b5
+# %% ../nbs/90_cli.ipynb #357d34d9
 import json, sys
 import click
 from . import __version__
 from .models import EMBEDDED, ModelError, fetch, verify
 
-# %% ../nbs/90_cli.ipynb #e234a531
+# %% ../nbs/90_cli.ipynb #82131ecc
 class _OneLine(click.Group):
     "A command group that prints a `ModelError` as one line and exits with 2."
     def invoke(self, ctx):
@@ -20,13 +20,13 @@ class _OneLine(click.Group):
             click.echo(f"ftcourse: {e}", err=True)
             ctx.exit(2)
 
-# %% ../nbs/90_cli.ipynb #1af3bc32
+# %% ../nbs/90_cli.ipynb #8f62c6cc
 @click.group(cls=_OneLine, context_settings=dict(help_option_names=["-h", "--help"]))
 @click.version_option(__version__, prog_name="ftcourse")
 def main():
     """Fine-tune language models: the functions of the course, from the command line."""
 
-# %% ../nbs/90_cli.ipynb #1a551c80
+# %% ../nbs/90_cli.ipynb #34e1df9a
 @main.command("fetch")
 @click.argument("model", default=EMBEDDED)
 @click.option("--force", is_flag=True, help="Fetch again what is already in the cache.")

