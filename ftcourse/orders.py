@@ -5,25 +5,25 @@
 # %% auto #0
 __all__ = ['FIELDS', 'SYSTEM', 'SPLITS', 'grammar', 'draw', 'make_split', 'load_orders', 'messages', 'parse_order', 'score']
 
-# %% ../nbs/03_orders.ipynb #3bfc2d34
+# %% ../nbs/03_orders.ipynb #3fb7f123
 import json, random, re, tomllib
 from datetime import date, timedelta
 from functools import cache
 from importlib.resources import files
 
-# %% ../nbs/03_orders.ipynb #6640abd4
+# %% ../nbs/03_orders.ipynb #3dd5cc16
 FIELDS = ("customer", "item", "quantity", "due")
 SYSTEM = "Turn the order into JSON with the keys customer, item, quantity and due (YYYY-MM-DD)."
 SPLITS = {  # split -> (number of rows, the levels it goes round)
     "train": (1200, (1, 2, 3, 3)), "valid": (300, (1, 2, 3)), "test": (360, (1, 2, 3)), "test_hard": (300, (3, 4))}
 
-# %% ../nbs/03_orders.ipynb #b360a219
+# %% ../nbs/03_orders.ipynb #04773ff3
 @cache
 def grammar()->dict: # Word lists by kind and split
     """The grammar of the task, as written in `datasets/orders/grammar.toml`."""
     return tomllib.loads(files("ftcourse").joinpath("datasets/orders/grammar.toml").read_text(encoding="utf-8"))
 
-# %% ../nbs/03_orders.ipynb #28592a9f
+# %% ../nbs/03_orders.ipynb #20ae533c
 def draw(
     rng:random.Random, # Source of randomness, advanced by the call
     split:str,         # "train", "valid", "test" or "test_hard"
@@ -42,14 +42,14 @@ def draw(
     asides = [rng.choice(g["asides"][k][split]) for k in rng.sample(["number", "date", "product"], max(0, level - 2))]
     body = [*asides, rng.choice(g["asks"][split])]
     rng.shuffle(body)
-    if rng.random() < .3: lines = [rng.choice(g["inline"][split]) + " " + " ".join(body)]
-    else: lines = [" ".join(body), rng.choice(g["closings"][split])]
+    body = " ".join(s[0].upper() + s[1:] for s in (form.replace("{item}", item) for form in body))
+    if rng.random() < .3: lines = [rng.choice(g["inline"][split]) + " " + body]
+    else: lines = [body, rng.choice(g["closings"][split])]
     if level > 1: lines.insert(0, rng.choice(g["openings"][split]))
-    email = "\n".join(lines).format(n=n, m=m, item=item, other=other, due=due_text, then=then_text,
-                                    who=rng.choice(g["people"][split]), firm=firm)
-    return dict(level=level, email=email[0].upper() + email[1:], order=dict(customer=firm, item=item, quantity=n, due=str(due)))
+    email = "\n".join(lines).format(n=n, m=m, other=other, due=due_text, then=then_text, who=rng.choice(g["people"][split]), firm=firm)
+    return dict(level=level, email=email, order=dict(customer=firm, item=item, quantity=n, due=str(due)))
 
-# %% ../nbs/03_orders.ipynb #464ed24c
+# %% ../nbs/03_orders.ipynb #e397cfa6
 def make_split(
     split:str,       # "train", "valid", "test" or "test_hard"
     n:int|None=None, # Number of rows; None takes the size that ships
@@ -68,7 +68,7 @@ def make_split(
         rows.setdefault(row["email"], row)
     return list(rows.values())
 
-# %% ../nbs/03_orders.ipynb #fcea469a
+# %% ../nbs/03_orders.ipynb #5517bdf7
 def load_orders(
     split:str, # "train", "valid", "test" or "test_hard"
 )->list:       # Rows `{"level", "email", "order"}`
@@ -77,7 +77,7 @@ def load_orders(
     text = files("ftcourse").joinpath(f"datasets/orders/{split}.jsonl").read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines()]
 
-# %% ../nbs/03_orders.ipynb #df4bc225
+# %% ../nbs/03_orders.ipynb #26b010b1
 def messages(
     email:str,          # The order e-mail
     order:dict|None=None, # The answer; None leaves it out, for generating
@@ -87,7 +87,7 @@ def messages(
     if order is not None: chat.append(dict(role="assistant", content=json.dumps(order, ensure_ascii=False)))
     return chat
 
-# %% ../nbs/03_orders.ipynb #d9beb90b
+# %% ../nbs/03_orders.ipynb #4429efa9
 def parse_order(
     text:str,         # What the model answered
     *,
@@ -101,7 +101,7 @@ def parse_order(
         if isinstance(got, dict) and (not strict or end == len(text.strip())): return got
     return None
 
-# %% ../nbs/03_orders.ipynb #8a6fc62a
+# %% ../nbs/03_orders.ipynb #6bcc43a2
 def score(
     answers:list,     # Model answers, text
     rows:list,        # The rows they answer, in the same order
