@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['main']
 
-# %% ../nbs/90_cli.ipynb #357d34d9
+# %% ../nbs/90_cli.ipynb #fb8c5789
 import json, sys
 import click
 from . import __version__
-from .models import EMBEDDED, ModelError, fetch, verify
+from .models import EMBEDDED, ModelError, fetch, sha256_of
 
-# %% ../nbs/90_cli.ipynb #82131ecc
+# %% ../nbs/90_cli.ipynb #20c54c59
 class _OneLine(click.Group):
     "A command group that prints a `ModelError` as one line and exits with 2."
     def invoke(self, ctx):
@@ -20,13 +20,13 @@ class _OneLine(click.Group):
             click.echo(f"ftcourse: {e}", err=True)
             ctx.exit(2)
 
-# %% ../nbs/90_cli.ipynb #8f62c6cc
+# %% ../nbs/90_cli.ipynb #8a1ba941
 @click.group(cls=_OneLine, context_settings=dict(help_option_names=["-h", "--help"]))
 @click.version_option(__version__, prog_name="ftcourse")
 def main():
     """Fine-tune language models: the functions of the course, from the command line."""
 
-# %% ../nbs/90_cli.ipynb #34e1df9a
+# %% ../nbs/90_cli.ipynb #8259902f
 @main.command("fetch")
 @click.argument("model", default=EMBEDDED)
 @click.option("--force", is_flag=True, help="Fetch again what is already in the cache.")
@@ -36,5 +36,5 @@ def _fetch(model, force, as_json):
 
     MODEL is a local folder, SmolLM2-135M-Instruct (the default), or a Hub id org/name."""
     folder = fetch(model, force=force)
-    if as_json: click.echo(json.dumps(dict(model=model, folder=str(folder), sha256=verify(folder))))
+    if as_json: click.echo(json.dumps(dict(model=model, folder=str(folder), sha256={f.name: sha256_of(f) for f in folder.glob('*.safetensors')})))
     else: click.echo(folder)

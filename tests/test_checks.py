@@ -54,7 +54,7 @@ MUTANTS = {  # (checker, what is wrong) -> (wrong answer, what the message must 
     ("check_exact_match", "only parsed"): (parsed_only, "divide by the answers that parsed"),
     ("check_exact_match", "crash"): (lambda a, o: sum(json.loads(x) == y for x, y in zip(a, o))/len(o), "not stop the evaluation"),
     ("check_exact_match", "item only"): (lambda a, o: sum((parsed(x) or {}).get("item") == y["item"] for x, y in zip(a, o))/len(o), "every field"),
-    ("check_exact_match", "count"): (lambda a, o: 3.0, "divide by the number of rows"),
+    ("check_exact_match", "count"): (lambda a, o: sum(parsed(x) == y for x, y in zip(a, o)), "divide by the number of rows"),
     ("check_exact_match", "nothing"): (lambda a, o: None, "returns nothing"),
     ("check_lora_params", "W"): (lambda s, r: sum(o*i for o, i in s), "W, which is frozen"),
     ("check_lora_params", "product"): (lambda s, r: sum(r*o*i for o, i in s), "do not multiply"),
@@ -68,6 +68,7 @@ MUTANTS = {  # (checker, what is wrong) -> (wrong answer, what the message must 
     ("check_llama_params", "no gqa"): (lambda c: llama_params(c) + c.num_hidden_layers*2*c.hidden_size*c.head_dim*(c.num_attention_heads - c.num_key_value_heads), "fewer heads"),
     ("check_llama_params", "square q"): (lambda c: llama_params(c) + 2*c.num_hidden_layers*c.hidden_size*(c.hidden_size - c.num_attention_heads*c.head_dim), "heads × head_dim"),
     ("check_llama_params", "two mlp"): (lambda c: llama_params(c) - c.num_hidden_layers*c.hidden_size*c.intermediate_size, "three matrices"),
+    ("check_llama_params", "no embedding"): (lambda c: llama_params(c) - c.vocab_size*c.hidden_size, "embedding is missing"),
     ("check_llama_params", "one block"): (lambda c: llama_params(type("C", (c,), dict(num_hidden_layers=1))), "expected"),
     ("check_end_survives", "by id"): (lambda i, m: [-100 if x == 2 else x for x in i], "real end token is gone"),
     ("check_end_survives", "unmasked"): (lambda i, m: i, "padding is still trained"),
@@ -82,6 +83,7 @@ MUTANTS = {  # (checker, what is wrong) -> (wrong answer, what the message must 
     ("check_stored_bytes", "one byte for 16"): (lambda a, b: a + b/2 + b/64, "two bytes"),
     ("check_stored_bytes", "fp32 scales"): (lambda a, b: 2*a + b/2 + 4*b/64, "not 32-bit"),
     ("check_near_copies", "exact"): (lambda a, b: [e for e in b if e in a], "only exact copies"),
+    ("check_near_copies", "one side"): (lambda a, b: [e for e in b if e in {re.sub(r"\d", "0", x) for x in a}], "nothing found"),
     ("check_near_copies", "of a"): (lambda a, b: a, "e-mails of b"),
     ("check_near_copies", "collapsed"): (lambda a, b: [e for e in b if re.sub(r"\d+", "0", e) in {re.sub(r"\d+", "0", x) for x in a}], "each digit becomes one 0"),
     ("check_near_copies", "normalised"): (lambda a, b: [re.sub(r"\d", "0", e) for e in near_copies(a, b)], "as they are written"),
@@ -89,6 +91,7 @@ MUTANTS = {  # (checker, what is wrong) -> (wrong answer, what the message must 
     ("check_mean_checker", "one message"): (strict, "same message"),
     ("check_mean_checker", "rejects all"): (harsh, "rejects the right answer"),
     ("check_mean_checker", "accepts the sum"): (accepts_sum, "accepts the sum"),
+    ("check_mean_checker", "returns"): (lambda fn: fn([1, 2, 9]) == 4, "does it `assert`"),
     ("check_mean_checker", "no message"): (mute, "message"),
 }
 

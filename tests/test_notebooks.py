@@ -28,7 +28,8 @@ def test_cell(p, i, c):
     d = dirs(c)
     loc = [l for l in code(c).splitlines() if l.strip() and not l.lstrip().startswith("#|")]
     assert len(loc) <= (40 if exported(c) else 15), f"{len(loc)} lines: split the cell"
-    assert max(map(len, src(c).splitlines())) <= 140, "a line of over 140 characters: break it"
+    long = [l for l in src(c).splitlines() if len(l) > 110 and not l.startswith("#|")]
+    assert not long or "Markdown(f" in src(c), f"over 110 characters, break it: {long}"
     if module_of(p):
         if d & FLAGS: assert not has_import(c) and not exported(c), "a gated cell with an import or an export still runs when docs are built"
         if has_import(c) and not exported(c) and "eval" not in d:
@@ -81,7 +82,7 @@ def imports(path):
 def test_imports_point_backwards():
     order = [m for m in map(module_of, lessons) if m]
     for m in order:
-        for dep in imports(ROOT/PKG/f"{m}.py"):
+        for dep in filter(None, imports(ROOT/PKG/f"{m}.py")):  # "" is the package itself: its version
             assert order.index(dep) < order.index(m), f"{m} imports {dep}, which comes later"
 
 
