@@ -6,10 +6,10 @@
 __all__ = ['attempt', 'check_trained_text', 'check_exact_match', 'check_lora_params', 'check_llama_params', 'check_end_survives',
            'check_stored_bytes', 'check_near_copies', 'check_mean_checker']
 
-# %% ../nbs/02_checks.ipynb #d1ca80c1
+# %% ../nbs/02_checks.ipynb #915d87f2
 import json, math
 
-# %% ../nbs/02_checks.ipynb #64d076d0
+# %% ../nbs/02_checks.ipynb #ac4dde47
 def attempt(
     check, # Checker: takes `fn`, raises `AssertionError` with a message if `fn` is wrong
     fn,    # Your answer
@@ -19,53 +19,68 @@ def attempt(
     An answer that raises an error of its own is reported as wrong, with that error."""
     name = getattr(fn, "__name__", "your answer")
     try: check(fn)
-    except NotImplementedError: print(f"○ {name}: not answered yet. Replace `raise NotImplementedError` and run the cell again.")
+    except NotImplementedError:
+        print(f"○ {name}: not answered yet. "
+              "Replace `raise NotImplementedError` and run the cell again.")
     except AssertionError as e: print(f"✗ {name}: {e}")
     except Exception as e: print(f"✗ {name} raised {type(e).__name__}: {e}")
     else: print(f"✓ {name}: right.")
 
-# %% ../nbs/02_checks.ipynb #bc3259bc
+# %% ../nbs/02_checks.ipynb #90b100a1
 class _Letters:
     "A tokenizer of single letters: id 65 is 'A'. Enough to see which ids an answer decodes."
     eos_token_id, pad_token_id = ord("."), ord("_")
     def decode(self, ids, **kwargs):
-        assert all(i >= 0 for i in ids), "-100 is no token: it marks a position that is not trained, so drop it before decoding"
+        assert all(i >= 0 for i in ids), (
+            "-100 is no token: it marks a position that is not trained, "
+            "so drop it before decoding")
         return "".join(map(chr, ids))
 
-# %% ../nbs/02_checks.ipynb #6dd68c98
+# %% ../nbs/02_checks.ipynb #5001e72e
 def check_trained_text(
     fn, # Your function: `fn(ids, labels, tokenizer)` -> text of the trained tokens
 )->None:
-    """Raise `AssertionError` naming the misconception unless `fn` decodes exactly the tokens that are trained."""
+    """Raise `AssertionError` naming the misconception unless `fn` decodes exactly the tokens that
+    are trained."""
     ids    = [ord(c) for c in "ABCDEF._"]
     labels = [-100, -100, -100, *ids[3:7], -100]
     got = fn(ids, labels, _Letters())
     assert got is not None, "it returns nothing: end with `return`"
     assert got != "ABCDEF._", "that is the whole row: keep a token only where its label is not -100"
     assert got != "ABC_", "that is the part that is *not* trained"
-    assert got not in ("CDEF.", "EF._", "CDEF"), "off by one: ids and labels line up position by position, the model shifts them itself"
+    assert got not in ("CDEF.", "EF._", "CDEF"), (
+        "off by one: ids and labels line up position by position, the model shifts them itself")
     assert got != "DEF", "the end token is trained too: without it the model never learns to stop"
     assert got == "DEF.", f"expected 'DEF.', got {got!r}"
 
-# %% ../nbs/02_checks.ipynb #70dd102f
+# %% ../nbs/02_checks.ipynb #d21c3811
 def check_exact_match(
     fn, # Your function: `fn(answers, orders)` -> share of rows that are exactly right, 0 to 1
 )->None:
-    """Raise `AssertionError` naming the misconception unless `fn` compares parsed JSON and counts every row."""
-    orders  = [dict(item="egg cups", quantity=2), dict(item="tea towels", quantity=7), dict(item="door mats", quantity=9)]
+    """Raise `AssertionError` naming the misconception unless `fn` compares parsed JSON and counts
+    every row."""
+    orders  = [dict(item="egg cups", quantity=2), dict(item="tea towels", quantity=7),
+               dict(item="door mats", quantity=9)]
     spaced  = '{"quantity": 2,  "item": "egg cups"}'
     answers = [spaced, '{"item": "tea towels", "quantity": 8}', "Sure! Here is your order"]
     try: got = fn(answers, orders)
-    except ValueError as e: raise AssertionError(f"an answer that is no JSON must count as wrong, not stop the evaluation ({e})") from e
+    except ValueError as e:
+        raise AssertionError("an answer that is no JSON must count as wrong, "
+                             f"not stop the evaluation ({e})") from e
     assert got is not None, "it returns nothing: end with `return`"
-    assert not math.isclose(got, 0), "no row counts as right, and one is: keys may come in another order and with other spaces, so compare parsed JSON, not text"
+    assert not math.isclose(got, 0), (
+        "no row counts as right, and one is: keys may come in another order and with other spaces, "
+        "so compare parsed JSON, not text")
     assert not math.isclose(got, 1), "that is how many are right: divide by the number of rows"
-    assert not math.isclose(got, 1/2), "you divide by the answers that parsed: a row that is no JSON is a wrong row, so divide by all"
-    assert not math.isclose(got, 2/3), "right item, wrong quantity: exact match wants every field right"
+    assert not math.isclose(got, 1/2), (
+        "you divide by the answers that parsed: a row that is no JSON is a wrong row, "
+        "so divide by all")
+    assert not math.isclose(got, 2/3), (
+        "right item, wrong quantity: exact match wants every field right")
     assert math.isclose(got, 1/3), f"expected 1/3, got {got}"
     assert fn(['"egg cups"'], [orders[0]]) == 0, "valid JSON that is not an object is wrong as well"
 
-# %% ../nbs/02_checks.ipynb #5154a398
+# %% ../nbs/02_checks.ipynb #1989d056
 def check_lora_params(
     fn, # Your function: `fn(shapes, r)` -> number of trainable parameters
 )->None:
@@ -74,61 +89,76 @@ def check_lora_params(
     got = fn(shapes, r)
     assert got is not None, "it returns nothing: end with `return`"
     assert got != 7*5 + 7*2, "that counts W, which is frozen: count A and B"
-    assert got != r*(7*5 + 7*2), "A and B are two thin matrices: add their sizes, do not multiply d_out by d_in"
-    assert got not in (r*(5+2), r*(7+7)), "that is only one of A and B: A is [r, d_in], B is [d_out, r]"
+    assert got != r*(7*5 + 7*2), (
+        "A and B are two thin matrices: add their sizes, do not multiply d_out by d_in")
+    assert got not in (r*(5+2), r*(7+7)), (
+        "that is only one of A and B: A is [r, d_in], B is [d_out, r]")
     assert got != r*(7+5), "that is one layer: sum over all shapes"
     assert got != 63 + 7*5 + 7*2, "W is frozen: count A and B alone"
     assert got == r*(7+5) + r*(7+2), f"expected {r*(7+5) + r*(7+2)}, got {got}"
 
-# %% ../nbs/02_checks.ipynb #a1a96b11
+# %% ../nbs/02_checks.ipynb #d7182ce2
 class _Cfg:
     "A Llama config in which no two sizes are equal."
     vocab_size, hidden_size, intermediate_size, num_hidden_layers = 101, 12, 31, 3
     num_attention_heads, num_key_value_heads, head_dim = 5, 2, 4
 
-# %% ../nbs/02_checks.ipynb #113a156b
+# %% ../nbs/02_checks.ipynb #f332c8bc
 def check_llama_params(
     fn, # Your function: `fn(cfg)` -> number of parameters of a Llama with tied embeddings
 )->None:
     """Raise `AssertionError` naming the misconception unless `fn` counts a tied Llama exactly."""
     c = _Cfg
-    q, kv, mlp = c.hidden_size*c.num_attention_heads*c.head_dim, c.hidden_size*c.num_key_value_heads*c.head_dim, 3*c.hidden_size*c.intermediate_size
-    emb, L, norms = c.vocab_size*c.hidden_size, c.num_hidden_layers, (2*c.num_hidden_layers + 1)*c.hidden_size
+    q, kv, mlp = (c.hidden_size*c.num_attention_heads*c.head_dim,
+                  c.hidden_size*c.num_key_value_heads*c.head_dim,
+                  3*c.hidden_size*c.intermediate_size)
+    emb, L, norms = (c.vocab_size*c.hidden_size, c.num_hidden_layers,
+                     (2*c.num_hidden_layers + 1)*c.hidden_size)
     want = emb + L*(2*q + 2*kv + mlp) + norms
     got = fn(c)
     assert got is not None, "it returns nothing: end with `return`"
-    assert got != want + emb, "the embedding is tied: the output layer is the same matrix, so count it once"
+    assert got != want + emb, (
+        "the embedding is tied: the output layer is the same matrix, so count it once")
     assert got != want - norms, "the norms are missing: two vectors a block and one at the end"
     assert got != want - c.hidden_size, "one norm is missing: the one after the last block"
-    assert got != emb + L*(4*q + mlp) + norms, "keys and values have fewer heads than queries: use num_key_value_heads for k and v"
-    assert got != emb + L*(2*c.hidden_size**2 + 2*kv + mlp) + norms, "q maps hidden_size to heads × head_dim, which need not be hidden_size again"
-    assert got != want - L*c.hidden_size*c.intermediate_size, "the MLP has three matrices: gate, up and down"
+    assert got != emb + L*(4*q + mlp) + norms, (
+        "keys and values have fewer heads than queries: use num_key_value_heads for k and v")
+    assert got != emb + L*(2*c.hidden_size**2 + 2*kv + mlp) + norms, (
+        "q maps hidden_size to heads × head_dim, which need not be hidden_size again")
+    assert got != want - L*c.hidden_size*c.intermediate_size, (
+        "the MLP has three matrices: gate, up and down")
     assert got != want - emb, "the embedding is missing: vocab_size times hidden_size"
     assert got == want, f"expected {want:,}, got {got:,}"
 
-# %% ../nbs/02_checks.ipynb #50afe3ff
+# %% ../nbs/02_checks.ipynb #7695047f
 def check_end_survives(
     fn, # Your function: `fn(ids, attention_mask)` -> labels
 )->None:
-    """Raise `AssertionError` naming the misconception unless padding is masked and the real end token is kept, though pad = eos."""
+    """Raise `AssertionError` naming the misconception unless padding is masked and the real end
+    token is kept, though pad = eos."""
     ids, mask = [5, 6, 2, 2, 2], [1, 1, 1, 0, 0]  # 2 is both end and padding
     got = fn(list(ids), list(mask))
     assert got is not None, "it returns nothing: end with `return`"
     got = list(got)
     assert len(got) == 5, f"one label for each token: expected 5, got {len(got)}"
     assert got != ids, "padding is still trained: put -100 where attention_mask is 0"
-    assert got != [5, 6, -100, -100, -100], "the real end token is gone: go by attention_mask, not by the token's id"
-    assert 0 not in got[3:], "a masked label is -100, the number that the loss ignores; 0 is a token"
+    assert got != [5, 6, -100, -100, -100], (
+        "the real end token is gone: go by attention_mask, not by the token's id")
+    assert 0 not in got[3:], (
+        "a masked label is -100, the number that the loss ignores; 0 is a token")
     assert got != [-100, -100, -100, 2, 2], "the other way round: 1 marks real tokens"
     assert got == [5, 6, 2, -100, -100], f"expected [5, 6, 2, -100, -100], got {got}"
-    assert list(fn([2, 5, 2], [1, 1, 1])) == [2, 5, 2], "a row without padding keeps every label, the first and the last token too"
-    assert list(fn([2, 2, 5, 2], [0, 0, 1, 1])) == [-100, -100, 5, 2], "padding may stand on the left as well"
+    assert list(fn([2, 5, 2], [1, 1, 1])) == [2, 5, 2], (
+        "a row without padding keeps every label, the first and the last token too")
+    assert list(fn([2, 2, 5, 2], [0, 0, 1, 1])) == [-100, -100, 5, 2], (
+        "padding may stand on the left as well")
 
-# %% ../nbs/02_checks.ipynb #29cf7ad6
+# %% ../nbs/02_checks.ipynb #1db74d2c
 def check_stored_bytes(
     fn, # Your function: `fn(n_16bit, n_4bit)` -> bytes
 )->None:
-    """Raise `AssertionError` naming the misconception unless 16-bit, 4-bit and scale bytes are all counted."""
+    """Raise `AssertionError` naming the misconception unless 16-bit, 4-bit and scale bytes are all
+    counted."""
     got = fn(300, 6400)
     assert got is not None, "it returns nothing: end with `return`"
     assert got != 8*(600 + 3200 + 100), "that is bits: eight of them are a byte"
@@ -138,33 +168,43 @@ def check_stored_bytes(
     assert got != 600 + 3200 + 400, "the scales are 8-bit here, one byte each, not 32-bit"
     assert got == 600 + 3200 + 100, f"expected 3900, got {got}"
 
-# %% ../nbs/02_checks.ipynb #608587e8
+# %% ../nbs/02_checks.ipynb #b3e14b31
 def check_near_copies(
     fn, # Your function: `fn(a, b)` -> e-mails of `b` that equal one of `a` up to digits
 )->None:
-    """Raise `AssertionError` naming the misconception unless `fn` finds copies that differ only in their digits."""
-    a, b = ["Send 12 cups.", "Send 7 trays."], ["Send 99 cups.", "Send 7 trays.", "Send 100 cups.", "Keep 12 cups."]
+    """Raise `AssertionError` naming the misconception unless `fn` finds copies that differ only in
+    their digits."""
+    a, b = (["Send 12 cups.", "Send 7 trays."],
+            ["Send 99 cups.", "Send 7 trays.", "Send 100 cups.", "Keep 12 cups."])
     got = fn(list(a), list(b))
     assert got is not None, "it returns nothing: end with `return`"
     got = list(got)
     assert got, "nothing found, and there are two: replace the digits on both sides"
-    assert got != ["Send 7 trays."], "only exact copies were found: replace the digits on both sides first"
-    assert got != a and not set(got) <= {"Send 00 cups.", "Send 0 trays."}, "return the e-mails of b as they are written"
-    assert "Send 100 cups." not in got, "each digit becomes one 0, so 12 and 100 stay different: do not replace a whole number at once"
-    assert sorted(got) == ["Send 7 trays.", "Send 99 cups."], f"expected ['Send 99 cups.', 'Send 7 trays.'], got {got}"
+    assert got != ["Send 7 trays."], (
+        "only exact copies were found: replace the digits on both sides first")
+    assert got != a and not set(got) <= {"Send 00 cups.", "Send 0 trays."}, (
+        "return the e-mails of b as they are written")
+    assert "Send 100 cups." not in got, (
+        "each digit becomes one 0, so 12 and 100 stay different: "
+        "do not replace a whole number at once")
+    assert sorted(got) == ["Send 7 trays.", "Send 99 cups."], (
+        f"expected ['Send 99 cups.', 'Send 7 trays.'], got {got}")
 
-# %% ../nbs/02_checks.ipynb #25511edb
+# %% ../nbs/02_checks.ipynb #c440fa8d
 def check_mean_checker(
-    check, # Your checker: `check(fn)` raises `AssertionError` unless `fn(list)` is the arithmetic mean
+    check, # Your checker: `check(fn)` raises `AssertionError` unless `fn(list)` is the mean
 )->None:
-    """Raise `AssertionError` unless `check` accepts the mean and rejects the sum and the median with different messages."""
+    """Raise `AssertionError` unless `check` accepts the mean and rejects the sum and the median
+    with different messages."""
     def said(fn):
         try: check(fn)
         except AssertionError as e: return str(e) or "(no message)"
     median = lambda xs: sorted(xs)[len(xs)//2]
     assert said(lambda xs: sum(xs)/len(xs)) is None, "your checker rejects the right answer"
     by_sum, by_median = said(sum), said(median)
-    assert by_sum is not None, "your checker accepts the sum: does it `assert`? What it returns is not looked at"
-    assert by_median is not None, "your checker accepts the median: do its numbers tell mean and median apart?"
+    assert by_sum is not None, (
+        "your checker accepts the sum: does it `assert`? What it returns is not looked at")
+    assert by_median is not None, (
+        "your checker accepts the median: do its numbers tell mean and median apart?")
     assert "(no message)" not in (by_sum, by_median), "give each assert a message: it is the lesson"
     assert by_sum != by_median, "sum and median get the same message: name the misconception"

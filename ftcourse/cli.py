@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['main']
 
-# %% ../nbs/90_cli.ipynb #fb8c5789
+# %% ../nbs/90_cli.ipynb #2aee614b
 import json, sys
 import click
 from . import __version__
 from .models import EMBEDDED, ModelError, fetch, sha256_of
 
-# %% ../nbs/90_cli.ipynb #20c54c59
+# %% ../nbs/90_cli.ipynb #c5ca5df8
 class _OneLine(click.Group):
     "A command group that prints a `ModelError` as one line and exits with 2."
     def invoke(self, ctx):
@@ -20,13 +20,13 @@ class _OneLine(click.Group):
             click.echo(f"ftcourse: {e}", err=True)
             ctx.exit(2)
 
-# %% ../nbs/90_cli.ipynb #8a1ba941
+# %% ../nbs/90_cli.ipynb #0b2cc1ea
 @click.group(cls=_OneLine, context_settings=dict(help_option_names=["-h", "--help"]))
 @click.version_option(__version__, prog_name="ftcourse")
 def main():
     """Fine-tune language models: the functions of the course, from the command line."""
 
-# %% ../nbs/90_cli.ipynb #8259902f
+# %% ../nbs/90_cli.ipynb #1031e08b
 @main.command("fetch")
 @click.argument("model", default=EMBEDDED)
 @click.option("--force", is_flag=True, help="Fetch again what is already in the cache.")
@@ -36,5 +36,8 @@ def _fetch(model, force, as_json):
 
     MODEL is a local folder, SmolLM2-135M-Instruct (the default), or a Hub id org/name."""
     folder = fetch(model, force=force)
-    if as_json: click.echo(json.dumps(dict(model=model, folder=str(folder), sha256={f.name: sha256_of(f) for f in folder.glob('*.safetensors')})))
+    if as_json:
+        click.echo(json.dumps(dict(
+            model=model, folder=str(folder),
+            sha256={f.name: sha256_of(f) for f in folder.glob('*.safetensors')})))
     else: click.echo(folder)

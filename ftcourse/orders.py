@@ -5,30 +5,32 @@
 # %% auto #0
 __all__ = ['FIELDS', 'SYSTEM', 'SPLITS', 'grammar', 'draw', 'make_split', 'load_orders', 'messages', 'parse_order', 'score']
 
-# %% ../nbs/03_orders.ipynb #3fc1cb43
+# %% ../nbs/03_orders.ipynb #403d7d39
 import json, random, re, tomllib
 from datetime import date, timedelta
 from functools import cache
 from importlib.resources import files
 
-# %% ../nbs/03_orders.ipynb #97bacc45
+# %% ../nbs/03_orders.ipynb #04876a51
 FIELDS = ("customer", "item", "quantity", "due")
 SYSTEM = "Turn the order into JSON with the keys customer, item, quantity and due (YYYY-MM-DD)."
 SPLITS = {  # split -> (number of rows, the levels it goes round)
-    "train": (1200, (1, 2, 3, 3)), "valid": (300, (1, 2, 3)), "test": (360, (1, 2, 3)), "test_hard": (300, (3, 4))}
+    "train": (1200, (1, 2, 3, 3)), "valid": (300, (1, 2, 3)),
+    "test": (360, (1, 2, 3)), "test_hard": (300, (3, 4))}
 
-# %% ../nbs/03_orders.ipynb #5a9b1dc5
+# %% ../nbs/03_orders.ipynb #7e1a6ea5
 @cache
 def grammar()->dict: # Word lists by kind and split
     """The grammar of the task, as written in `datasets/orders/grammar.toml`."""
-    return tomllib.loads(files("ftcourse").joinpath("datasets/orders/grammar.toml").read_text(encoding="utf-8"))
+    return tomllib.loads(
+        files("ftcourse").joinpath("datasets/orders/grammar.toml").read_text(encoding="utf-8"))
 
-# %% ../nbs/03_orders.ipynb #d4d09054
+# %% ../nbs/03_orders.ipynb #38833884
 def draw(
     rng:random.Random, # Source of randomness, advanced by the call
     split:str,         # "train", "valid", "test" or "test_hard"
     level:int,         # Difficulty, 1 to 4
-)->dict:               # `{"level", "email", "order"}`; `order` has `FIELDS`, quantity an int, due as YYYY-MM-DD
+)->dict:               # `{"level", "email", "order"}`; `order` has `FIELDS`, int quantity, ISO date
     """One order e-mail with its answer. Raises `ValueError` for an unknown split or level."""
     if split not in SPLITS: raise ValueError(f"split is {split!r}: use one of {', '.join(SPLITS)}")
     if level not in (1, 2, 3, 4): raise ValueError(f"level is {level!r}: use 1, 2, 3 or 4")
@@ -39,17 +41,20 @@ def draw(
     n, m = rng.sample(range(2, 300), 2)
     firm = f"{rng.choice(g['firms'][split])} {rng.choice(g['firms']['kinds'])}"
     due_text, then_text = (d.strftime(rng.choice(g["notations"])) for d in (due, then))
-    asides = [rng.choice(g["asides"][k][split]) for k in rng.sample(["number", "date", "product"], max(0, level - 2))]
+    asides = [rng.choice(g["asides"][k][split])
+              for k in rng.sample(["number", "date", "product"], max(0, level - 2))]
     body = [*asides, rng.choice(g["asks"][split])]
     rng.shuffle(body)
     body = " ".join(s[0].upper() + s[1:] for s in (form.replace("{item}", item) for form in body))
     if rng.random() < .3: lines = [rng.choice(g["inline"][split]) + " " + body]
     else: lines = [body, rng.choice(g["closings"][split])]
     if level > 1: lines.insert(0, rng.choice(g["openings"][split]))
-    email = "\n".join(lines).format(n=n, m=m, other=other, due=due_text, then=then_text, who=rng.choice(g["people"][split]), firm=firm)
-    return dict(level=level, email=email, order=dict(customer=firm, item=item, quantity=n, due=str(due)))
+    email = "\n".join(lines).format(n=n, m=m, other=other, due=due_text, then=then_text,
+                                    who=rng.choice(g["people"][split]), firm=firm)
+    return dict(level=level, email=email,
+                order=dict(customer=firm, item=item, quantity=n, due=str(due)))
 
-# %% ../nbs/03_orders.ipynb #6a53b7ab
+# %% ../nbs/03_orders.ipynb #b7485e3c
 def make_split(
     split:str,       # "train", "valid", "test" or "test_hard"
     n:int|None=None, # Number of rows; None takes the size that ships
@@ -68,7 +73,7 @@ def make_split(
         rows.setdefault(row["email"], row)
     return list(rows.values())
 
-# %% ../nbs/03_orders.ipynb #b4926e7d
+# %% ../nbs/03_orders.ipynb #a60c85cd
 def load_orders(
     split:str, # "train", "valid", "test" or "test_hard"
 )->list:       # Rows `{"level", "email", "order"}`
@@ -77,17 +82,19 @@ def load_orders(
     text = files("ftcourse").joinpath(f"datasets/orders/{split}.jsonl").read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines()]
 
-# %% ../nbs/03_orders.ipynb #7541e4cd
+# %% ../nbs/03_orders.ipynb #9078f94d
 def messages(
     email:str,          # The order e-mail
     order:dict|None=None, # The answer; None leaves it out, for generating
-)->list:                # Messages `{"role", "content"}`: system, user, and the assistant's answer if there is one
-    """A row as chat messages. The answer is JSON on one line in the order of `FIELDS`, with letters such as é as they are."""
+)->list:                # Messages `{"role", "content"}`: system, user, and the answer if given
+    """A row as chat messages. The answer is JSON on one line in the order of `FIELDS`, with letters
+    such as é as they are."""
     chat = [dict(role="system", content=SYSTEM), dict(role="user", content=email)]
-    if order is not None: chat.append(dict(role="assistant", content=json.dumps(order, ensure_ascii=False)))
+    if order is not None:
+        chat.append(dict(role="assistant", content=json.dumps(order, ensure_ascii=False)))
     return chat
 
-# %% ../nbs/03_orders.ipynb #803eb7d5
+# %% ../nbs/03_orders.ipynb #f9dc6600
 def parse_order(
     text:str,         # What the model answered
     *,
@@ -101,17 +108,22 @@ def parse_order(
         if isinstance(got, dict) and (not strict or end == len(text.strip())): return got
     return None
 
-# %% ../nbs/03_orders.ipynb #6b0f6e0e
+# %% ../nbs/03_orders.ipynb #1843a859
 def score(
     answers:list,     # Model answers, text
     rows:list,        # The rows they answer, in the same order
     *,
     strict:bool=True, # As in `parse_order`
-)->dict:              # Shares of all rows, 0 to 1: "exact", "json" and each of `FIELDS`; "hits": list of bool, exact by row
-    """Exact match, valid JSON and per-field accuracy. Raises `ValueError` if there is not one answer a row."""
-    if len(answers) != len(rows) or not rows: raise ValueError(f"{len(answers)} answers for {len(rows)} rows: give one answer a row")
+)->dict:              # Shares, 0 to 1: "exact", "json" and `FIELDS`; "hits": bools, exact by row
+    """Exact match, valid JSON and per-field accuracy. Raises `ValueError` if there is not one
+    answer a row."""
+    if len(answers) != len(rows) or not rows:
+        raise ValueError(f"{len(answers)} answers for {len(rows)} rows: give one answer a row")
     got  = [parse_order(a, strict=strict) for a in answers]
-    same = lambda g, r, f: g is not None and type(g.get(f)) is type(r["order"][f]) and g[f] == r["order"][f]
-    hits = [g is not None and set(g) == set(FIELDS) and all(same(g, r, f) for f in FIELDS) for g, r in zip(got, rows)]
+    same = lambda g, r, f: (g is not None and type(g.get(f)) is type(r["order"][f])
+                            and g[f] == r["order"][f])
+    hits = [g is not None and set(g) == set(FIELDS) and all(same(g, r, f) for f in FIELDS)
+            for g, r in zip(got, rows)]
     fields = {f: sum(same(g, r, f) for g, r in zip(got, rows))/len(rows) for f in FIELDS}
-    return dict(exact=sum(hits)/len(rows), json=sum(g is not None for g in got)/len(rows), **fields, hits=hits)
+    return dict(exact=sum(hits)/len(rows), json=sum(g is not None for g in got)/len(rows),
+                **fields, hits=hits)

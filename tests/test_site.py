@@ -33,7 +33,7 @@ def test_links_inside_the_site_lead_somewhere(site, page):
     from bs4 import BeautifulSoup
     soup = BeautifulSoup((site/page).read_text(encoding="utf-8"), "html.parser")
     for t in soup.select("a[href], link[href], script[src], img[src]"):
-        url = (t.get("href") or t.get("src")).split("#")[0].split("?")[0]
+        url = (t.get("href") or t.get("src") or "").split("#")[0].split("?")[0]
         if not url or re.match(r"[a-z]+:|//", url): continue
         assert ((site/page).parent/url).exists() if not url.startswith("/") else (site/url[1:]).exists(), f"{page}: {url}"
 
@@ -61,7 +61,7 @@ def browser():
 
 CONTRAST = """() => {
   const lum = c => { const [r,g,b] = c.map(v => { v/=255; return v<=.03928 ? v/12.92 : ((v+.055)/1.055)**2.4 }); return .2126*r+.7152*g+.0722*b };
-  const rgba = s => (s.match(/[\\d.]+/g) || [0,0,0,0]).map(Number);
+  const rgba = s => { const n = (s.match(/[\\d.]+/g) || [0,0,0,0]).map(Number); return s.startsWith('color(srgb') ? [n[0]*255, n[1]*255, n[2]*255, n[3] ?? 1] : n };
   const behind = e => { for (; e; e = e.parentElement) { const c = rgba(getComputedStyle(e).backgroundColor); if (c.length < 4 || c[3] > .5) return c.slice(0,3) } return [255,255,255] };
   const bad = [];
   for (const e of document.querySelectorAll('p, li, td, th, h1, h2, h3, code span, .sidebar a, nav a, .cell-output pre, input')) {
