@@ -37,6 +37,7 @@ def test_cell(p, i, c):
             assert not other, "imports alone in their cell: docs runs every cell that contains one"
     if exported(c): assert not re.search(r"^\s*from \S+ import \*", code(c), re.M), "no star import in exported code"
     assert c.get("execution_count") is None, "run nbdev_clean"
+    assert isinstance(c["source"], list), "one JSON line for each line of code, or diffs cannot be read: make run"
     out = json.dumps(c.get("outputs", []))
     assert not re.search(r"/home/|/Users/|/root/|/tmp/|/work/|\bit/s\b|widget-view", out), "path, progress bar or widget in a saved output"
     assert not any(o["output_type"] == "error" for o in c.get("outputs", [])), "a saved output is an error"

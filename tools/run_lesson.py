@@ -74,7 +74,7 @@ def run(path, save, force, cwd):
         for i, c in kept.items(): todo.cells.insert(i, c)
         tidy(todo)
         tmp = Path(path).with_suffix(".ipynb.tmp")
-        tmp.write_text(json.dumps(todo, indent=1, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
+        tmp.write_text(nbformat.writes(todo, version=4) + "\n", encoding="utf-8")  # a line of JSON for a line of code
         tmp.replace(path)
 
 
