@@ -6,10 +6,10 @@
 __all__ = ['attempt', 'check_trained_text', 'check_exact_match', 'check_lora_params', 'check_llama_params', 'check_end_survives',
            'check_stored_bytes', 'check_near_copies', 'check_mean_checker']
 
-# %% ../nbs/02_checks.ipynb #915d87f2
+# %% ../nbs/02_checks.ipynb #7eb7c07a
 import json, math
 
-# %% ../nbs/02_checks.ipynb #ac4dde47
+# %% ../nbs/02_checks.ipynb #fbdae7e3
 def attempt(
     check, # Checker: takes `fn`, raises `AssertionError` with a message if `fn` is wrong
     fn,    # Your answer
@@ -26,7 +26,7 @@ def attempt(
     except Exception as e: print(f"✗ {name} raised {type(e).__name__}: {e}")
     else: print(f"✓ {name}: right.")
 
-# %% ../nbs/02_checks.ipynb #90b100a1
+# %% ../nbs/02_checks.ipynb #c3e4f6a4
 class _Letters:
     "A tokenizer of single letters: id 65 is 'A'. Enough to see which ids an answer decodes."
     eos_token_id, pad_token_id = ord("."), ord("_")
@@ -36,7 +36,7 @@ class _Letters:
             "so drop it before decoding")
         return "".join(map(chr, ids))
 
-# %% ../nbs/02_checks.ipynb #5001e72e
+# %% ../nbs/02_checks.ipynb #478b711d
 def check_trained_text(
     fn, # Your function: `fn(ids, labels, tokenizer)` -> text of the trained tokens
 )->None:
@@ -53,7 +53,7 @@ def check_trained_text(
     assert got != "DEF", "the end token is trained too: without it the model never learns to stop"
     assert got == "DEF.", f"expected 'DEF.', got {got!r}"
 
-# %% ../nbs/02_checks.ipynb #d21c3811
+# %% ../nbs/02_checks.ipynb #fac12609
 def check_exact_match(
     fn, # Your function: `fn(answers, orders)` -> share of rows that are exactly right, 0 to 1
 )->None:
@@ -80,7 +80,7 @@ def check_exact_match(
     assert math.isclose(got, 1/3), f"expected 1/3, got {got}"
     assert fn(['"egg cups"'], [orders[0]]) == 0, "valid JSON that is not an object is wrong as well"
 
-# %% ../nbs/02_checks.ipynb #1989d056
+# %% ../nbs/02_checks.ipynb #7ffadbb2
 def check_lora_params(
     fn, # Your function: `fn(shapes, r)` -> number of trainable parameters
 )->None:
@@ -97,13 +97,13 @@ def check_lora_params(
     assert got != 63 + 7*5 + 7*2, "W is frozen: count A and B alone"
     assert got == r*(7+5) + r*(7+2), f"expected {r*(7+5) + r*(7+2)}, got {got}"
 
-# %% ../nbs/02_checks.ipynb #d7182ce2
+# %% ../nbs/02_checks.ipynb #157a4655
 class _Cfg:
     "A Llama config in which no two sizes are equal."
     vocab_size, hidden_size, intermediate_size, num_hidden_layers = 101, 12, 31, 3
     num_attention_heads, num_key_value_heads, head_dim = 5, 2, 4
 
-# %% ../nbs/02_checks.ipynb #f332c8bc
+# %% ../nbs/02_checks.ipynb #84a0c4b0
 def check_llama_params(
     fn, # Your function: `fn(cfg)` -> number of parameters of a Llama with tied embeddings
 )->None:
@@ -130,7 +130,7 @@ def check_llama_params(
     assert got != want - emb, "the embedding is missing: vocab_size times hidden_size"
     assert got == want, f"expected {want:,}, got {got:,}"
 
-# %% ../nbs/02_checks.ipynb #7695047f
+# %% ../nbs/02_checks.ipynb #d63d8b54
 def check_end_survives(
     fn, # Your function: `fn(ids, attention_mask)` -> labels
 )->None:
@@ -153,7 +153,7 @@ def check_end_survives(
     assert list(fn([2, 2, 5, 2], [0, 0, 1, 1])) == [-100, -100, 5, 2], (
         "padding may stand on the left as well")
 
-# %% ../nbs/02_checks.ipynb #1db74d2c
+# %% ../nbs/02_checks.ipynb #ee6f20fb
 def check_stored_bytes(
     fn, # Your function: `fn(n_16bit, n_4bit)` -> bytes
 )->None:
@@ -168,7 +168,7 @@ def check_stored_bytes(
     assert got != 600 + 3200 + 400, "the scales are 8-bit here, one byte each, not 32-bit"
     assert got == 600 + 3200 + 100, f"expected 3900, got {got}"
 
-# %% ../nbs/02_checks.ipynb #b3e14b31
+# %% ../nbs/02_checks.ipynb #572446bc
 def check_near_copies(
     fn, # Your function: `fn(a, b)` -> e-mails of `b` that equal one of `a` up to digits
 )->None:
@@ -190,7 +190,7 @@ def check_near_copies(
     assert sorted(got) == ["Send 7 trays.", "Send 99 cups."], (
         f"expected ['Send 99 cups.', 'Send 7 trays.'], got {got}")
 
-# %% ../nbs/02_checks.ipynb #c440fa8d
+# %% ../nbs/02_checks.ipynb #6caae47f
 def check_mean_checker(
     check, # Your checker: `check(fn)` raises `AssertionError` unless `fn(list)` is the mean
 )->None:

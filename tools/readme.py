@@ -21,7 +21,7 @@ def build():
     nb.cells = [c for c in nb.cells if c.cell_type == "markdown" or c.outputs]
     exporter = MarkdownExporter(exclude_input=True)
     text, res = exporter.from_notebook_node(nb, resources={"output_files_dir": "README_files", "unique_key": "figure"})
-    text = re.sub(r"\]\((?!https?:|#|README_files)([\w/]+\.(?:ipynb|md|json))", r"](nbs/\1", text)
+    text = re.sub(r"\]\((?!https?:|#|README_files)([\w/]+\.(?:ipynb|md|json|svg))", r"](nbs/\1", text)
     text = re.sub(r"^> (.*)$", r"\1", text, count=1, flags=re.M)      # the subtitle is a sentence here
     text = re.sub(r"!\[png\]\((.*?)\)", r"![An order e-mail, the base model's answer and the tuned model's answer](\1)", text)
     text = re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
