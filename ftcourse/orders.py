@@ -5,27 +5,27 @@
 # %% auto #0
 __all__ = ['FIELDS', 'SYSTEM', 'SPLITS', 'grammar', 'draw', 'make_split', 'load_orders', 'messages', 'parse_order', 'score']
 
-# %% ../nbs/03_orders.ipynb #91887dd1
+# %% ../nbs/03_orders.ipynb #8b4f70c1
 import json, random, re, tomllib
 from datetime import date, timedelta
 from functools import cache
 from importlib.resources import files
 
-# %% ../nbs/03_orders.ipynb #2c90c8f7
+# %% ../nbs/03_orders.ipynb #72a37dd2
 FIELDS = ("customer", "item", "quantity", "due")
 SYSTEM = "Turn the order into JSON with the keys customer, item, quantity and due (YYYY-MM-DD)."
 SPLITS = {  # split -> (number of rows, the levels it goes round)
     "train": (1200, (1, 2, 3, 3)), "valid": (300, (1, 2, 3)),
     "test": (360, (1, 2, 3)), "test_hard": (300, (3, 4))}
 
-# %% ../nbs/03_orders.ipynb #4066f603
+# %% ../nbs/03_orders.ipynb #8c0d7874
 @cache
 def grammar()->dict: # Word lists by kind and split
     """The grammar of the task, as written in `datasets/orders/grammar.toml`."""
     return tomllib.loads(
         files("ftcourse").joinpath("datasets/orders/grammar.toml").read_text(encoding="utf-8"))
 
-# %% ../nbs/03_orders.ipynb #e8d6e000
+# %% ../nbs/03_orders.ipynb #5c3af680
 def draw(
     rng:random.Random, # Source of randomness, advanced by the call
     split:str,         # "train", "valid", "test" or "test_hard"
@@ -54,7 +54,7 @@ def draw(
     return dict(level=level, email=email,
                 order=dict(customer=firm, item=item, quantity=n, due=str(due)))
 
-# %% ../nbs/03_orders.ipynb #d11892ad
+# %% ../nbs/03_orders.ipynb #f16d941f
 def make_split(
     split:str,       # "train", "valid", "test" or "test_hard"
     n:int|None=None, # Number of rows; None takes the size that ships
@@ -66,14 +66,14 @@ def make_split(
     if split not in SPLITS: raise ValueError(f"split is {split!r}: use one of {', '.join(SPLITS)}")
     size, levels = SPLITS[split]
     n = size if n is None else n
-    if n < 1: raise ValueError(f"n is {n}: draw at least one row")
+    if type(n) is not int or n < 1: raise ValueError(f"n is {n}: draw at least one row")
     rng, rows = random.Random(f"orders/{split}/{seed}"), {}
     while len(rows) < n:
         row = draw(rng, split, levels[len(rows) % len(levels)])
         rows.setdefault(row["email"], row)
     return list(rows.values())
 
-# %% ../nbs/03_orders.ipynb #d9329396
+# %% ../nbs/03_orders.ipynb #19bac44d
 def load_orders(
     split:str, # "train", "valid", "test" or "test_hard"
 )->list:       # Rows `{"level", "email", "order"}`
@@ -82,33 +82,36 @@ def load_orders(
     text = files("ftcourse").joinpath(f"datasets/orders/{split}.jsonl").read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines()]
 
-# %% ../nbs/03_orders.ipynb #88a0b5a7
+# %% ../nbs/03_orders.ipynb #b4a60873
 def messages(
     email:str,          # The order e-mail
     order:dict|None=None, # The answer; None leaves it out, for generating
 )->list:                # Messages `{"role", "content"}`: system, user, and the answer if given
-    """A row as chat messages. The answer is JSON on one line in the order of `FIELDS`, with letters
+    """A row as chat messages. The answer is JSON on one line, keys as they come, with letters
     such as é as they are."""
     chat = [dict(role="system", content=SYSTEM), dict(role="user", content=email)]
     if order is not None:
         chat.append(dict(role="assistant", content=json.dumps(order, ensure_ascii=False)))
     return chat
 
-# %% ../nbs/03_orders.ipynb #03b53a82
+# %% ../nbs/03_orders.ipynb #91518e40
 def parse_order(
     text:str,         # What the model answered
     *,
     strict:bool=True, # The whole answer must be JSON; False takes the first JSON object found in it
 )->dict|None:         # The object, or None if there is none
     """Read a model's answer as a JSON object. Never raises."""
-    starts = [0] if strict else [m.start() for m in re.finditer(r"\{", text)]
+    if not isinstance(text, str): return None
+    def refuse(name): raise ValueError(f"{name} is not JSON")  # Python reads NaN and Infinity, JSON does not
+    decoder = json.JSONDecoder(parse_constant=refuse)
+    starts = [0] if strict else [m.start() for m in re.finditer(r"\{", text)][:50]
     for i in starts:
-        try: got, end = json.JSONDecoder().raw_decode(text.strip() if strict else text[i:])
+        try: got, end = decoder.raw_decode(text.strip() if strict else text[i:])
         except (ValueError, RecursionError): continue
         if isinstance(got, dict) and (not strict or end == len(text.strip())): return got
     return None
 
-# %% ../nbs/03_orders.ipynb #d44383b8
+# %% ../nbs/03_orders.ipynb #7f3cc9a0
 def score(
     answers:list,     # Model answers, text
     rows:list,        # The rows they answer, in the same order

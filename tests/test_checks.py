@@ -49,12 +49,19 @@ MUTANTS = {  # (checker, what is wrong) -> (wrong answer, what the message must 
     ("check_trained_text", "shifted left"): (lambda i, l, t: t.decode([a for a, b in zip(i, l[1:]) if b != -100]), "off by one"),
     ("check_trained_text", "shifted right"): (lambda i, l, t: t.decode([a for a, b in zip(i[1:], l) if b != -100]), "off by one"),
     ("check_trained_text", "no end"): (lambda i, l, t: t.decode([a for a, b in zip(i, l) if b != -100 and a != t.eos_token_id]), "end token is trained"),
+    ("check_trained_text", "skips special"): (lambda i, l, t: t.decode([a for a, b in zip(i, l) if b != -100], skip_special_tokens=True), "end token is trained"),
+    ("check_trained_text", "fixed slice"): (lambda i, l, t: t.decode(i[3:7]), "two answers in a row"),
     ("check_trained_text", "nothing"): (lambda i, l, t: None, "returns nothing"),
     ("check_exact_match", "as text"): (lambda a, o: sum(x == json.dumps(y) for x, y in zip(a, o))/len(o), "compare parsed JSON"),
     ("check_exact_match", "only parsed"): (parsed_only, "divide by the answers that parsed"),
     ("check_exact_match", "crash"): (lambda a, o: sum(json.loads(x) == y for x, y in zip(a, o))/len(o), "not stop the evaluation"),
     ("check_exact_match", "item only"): (lambda a, o: sum((parsed(x) or {}).get("item") == y["item"] for x, y in zip(a, o))/len(o), "every field"),
     ("check_exact_match", "count"): (lambda a, o: sum(parsed(x) == y for x, y in zip(a, o)), "divide by the number of rows"),
+    ("check_exact_match", "quantity only"): (lambda a, o: sum((p if isinstance(p := parsed(x), dict) else {}).get("quantity") == y["quantity"] for x, y in zip(a, o))/len(o), "another item"),
+    ("check_exact_match", "extra keys"): (lambda a, o: sum(isinstance(p := parsed(x), dict) and all(p.get(k) == v for k, v in y.items()) for x, y in zip(a, o))/len(o), "a key too many"),
+    ("check_exact_match", "as strings"): (lambda a, o: sum(isinstance(p := parsed(x), dict) and {k: str(v) for k, v in p.items()} == {k: str(v) for k, v in y.items()} for x, y in zip(a, o))/len(o), "number written as text"),
+    ("check_exact_match", "fished"): (lambda a, o: sum(parsed(x[x.find("{"):]) == y for x, y in zip(a, o))/len(o), "words around it"),
+    ("check_exact_match", "any order"): (lambda a, o: sum(parsed(x) in o for x in a)/len(o), "own order"),
     ("check_exact_match", "nothing"): (lambda a, o: None, "returns nothing"),
     ("check_lora_params", "W"): (lambda s, r: sum(o*i for o, i in s), "W, which is frozen"),
     ("check_lora_params", "product"): (lambda s, r: sum(r*o*i for o, i in s), "do not multiply"),
@@ -84,6 +91,7 @@ MUTANTS = {  # (checker, what is wrong) -> (wrong answer, what the message must 
     ("check_stored_bytes", "fp32 scales"): (lambda a, b: 2*a + b/2 + 4*b/64, "not 32-bit"),
     ("check_near_copies", "exact"): (lambda a, b: [e for e in b if e in a], "only exact copies"),
     ("check_near_copies", "one side"): (lambda a, b: [e for e in b if e in {re.sub(r"\d", "0", x) for x in a}], "nothing found"),
+    ("check_near_copies", "by position"): (lambda a, b: [y for x, y in zip(a, b) if re.sub(r"\d", "0", x) == re.sub(r"\d", "0", y)], "nothing found"),
     ("check_near_copies", "of a"): (lambda a, b: a, "e-mails of b"),
     ("check_near_copies", "collapsed"): (lambda a, b: [e for e in b if re.sub(r"\d+", "0", e) in {re.sub(r"\d+", "0", x) for x in a}], "each digit becomes one 0"),
     ("check_near_copies", "normalised"): (lambda a, b: [re.sub(r"\d", "0", e) for e in near_copies(a, b)], "as they are written"),
@@ -91,6 +99,7 @@ MUTANTS = {  # (checker, what is wrong) -> (wrong answer, what the message must 
     ("check_mean_checker", "one message"): (strict, "same message"),
     ("check_mean_checker", "rejects all"): (harsh, "rejects the right answer"),
     ("check_mean_checker", "accepts the sum"): (accepts_sum, "accepts the sum"),
+    ("check_mean_checker", "two mistakes only"): (lambda fn: [unless(fn([1, 2, 9]) != 12, "sum"), unless(fn([1, 2, 9]) != 2, "median")], "sum(xs)/2"),
     ("check_mean_checker", "returns"): (lambda fn: fn([1, 2, 9]) == 4, "does it `assert`"),
     ("check_mean_checker", "no message"): (mute, "message"),
 }
@@ -115,6 +124,10 @@ def test_attempt_prints_one_line_and_never_raises(capsys):
     def boom(fn): raise RuntimeError("inside")
     def todo(): raise NotImplementedError
     def call(fn): fn()
+    def own(): raise NotImplementedError("meta tensors")
+    def bare(fn): raise AssertionError
     for check in (lambda fn: None, call, boom): attempt(check, todo)
+    attempt(call, own); attempt(bare, todo)
     lines = capsys.readouterr().out.splitlines()
+    assert lines.pop() == "✗ todo: an assert without a message failed" and lines.pop() == "✗ own raised NotImplementedError: meta tensors"
     assert len(lines) == 3 and lines[0].startswith("✓ todo") and lines[1].startswith("○ todo") and "RuntimeError: inside" in lines[2]

