@@ -66,7 +66,8 @@ CONTRAST = """() => {
   const bad = [];
   for (const e of document.querySelectorAll('p, li, td, th, h1, h2, h3, code span, .sidebar a, nav a, .cell-output pre, input')) {
     if (!e.getClientRects().length || !(e.innerText || e.placeholder || '').trim()) continue;
-    const [a, b] = [lum(rgba(getComputedStyle(e).color).slice(0,3)), lum(behind(e))];
+    const ink = rgba(getComputedStyle(e, e.placeholder ? '::placeholder' : null).color), ground = behind(e), t = ink[3] ?? 1;
+    const [a, b] = [lum([0,1,2].map(i => t*ink[i] + (1-t)*ground[i])), lum(ground)];
     const ratio = (Math.max(a,b)+.05)/(Math.min(a,b)+.05);
     if (ratio < 3) bad.push(`${e.tagName}.${e.className} ${ratio.toFixed(1)}: ${(e.innerText||e.placeholder).slice(0,40)}`);
   }
