@@ -5,27 +5,27 @@
 # %% auto #0
 __all__ = ['FIELDS', 'SYSTEM', 'SPLITS', 'grammar', 'draw', 'make_split', 'load_orders', 'messages', 'parse_order', 'score']
 
-# %% ../nbs/03_orders.ipynb #17b97b15
+# %% ../nbs/03_orders.ipynb #a7a24dce
 import json, random, re, tomllib
 from datetime import date, timedelta
 from functools import cache
 from importlib.resources import files
 
-# %% ../nbs/03_orders.ipynb #37234e79
+# %% ../nbs/03_orders.ipynb #223fc88f
 FIELDS = ("customer", "item", "quantity", "due")
 SYSTEM = "Turn the order into JSON with the keys customer, item, quantity and due (YYYY-MM-DD)."
 SPLITS = {  # split -> (number of rows, the levels it goes round)
     "train": (1200, (1, 2, 3, 3)), "valid": (300, (1, 2, 3)),
     "test": (360, (1, 2, 3)), "test_hard": (300, (3, 4))}
 
-# %% ../nbs/03_orders.ipynb #1dd2c825
+# %% ../nbs/03_orders.ipynb #af4fe48c
 @cache
 def grammar()->dict: # Word lists by kind and split
     """The grammar of the task, as written in `datasets/orders/grammar.toml`."""
     return tomllib.loads(
         files("ftcourse").joinpath("datasets/orders/grammar.toml").read_text(encoding="utf-8"))
 
-# %% ../nbs/03_orders.ipynb #f3e9a2cf
+# %% ../nbs/03_orders.ipynb #5469b6df
 def draw(
     rng:random.Random, # Source of randomness, advanced by the call
     split:str,         # "train", "valid", "test" or "test_hard"
@@ -54,7 +54,7 @@ def draw(
     return dict(level=level, email=email,
                 order=dict(customer=firm, item=item, quantity=n, due=str(due)))
 
-# %% ../nbs/03_orders.ipynb #c89641f0
+# %% ../nbs/03_orders.ipynb #ce9abde5
 def make_split(
     split:str,       # "train", "valid", "test" or "test_hard"
     n:int|None=None, # Number of rows; None takes the size that ships
@@ -73,7 +73,7 @@ def make_split(
         rows.setdefault(row["email"], row)
     return list(rows.values())
 
-# %% ../nbs/03_orders.ipynb #1841ef9c
+# %% ../nbs/03_orders.ipynb #70d9e93a
 def load_orders(
     split:str, # "train", "valid", "test" or "test_hard"
 )->list:       # Rows `{"level", "email", "order"}`
@@ -82,7 +82,7 @@ def load_orders(
     text = files("ftcourse").joinpath(f"datasets/orders/{split}.jsonl").read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines()]
 
-# %% ../nbs/03_orders.ipynb #04ae11a9
+# %% ../nbs/03_orders.ipynb #8fdc0842
 def messages(
     email:str,          # The order e-mail
     order:dict|None=None, # The answer; None leaves it out, for generating
@@ -94,7 +94,7 @@ def messages(
         chat.append(dict(role="assistant", content=json.dumps(order, ensure_ascii=False)))
     return chat
 
-# %% ../nbs/03_orders.ipynb #1b89affa
+# %% ../nbs/03_orders.ipynb #8dbb8fb4
 def parse_order(
     text:str,         # What the model answered
     *,
@@ -111,7 +111,7 @@ def parse_order(
         if isinstance(got, dict) and (not strict or end == len(text.strip())): return got
     return None
 
-# %% ../nbs/03_orders.ipynb #199b46eb
+# %% ../nbs/03_orders.ipynb #e3bb371c
 def score(
     answers:list,     # Model answers, text
     rows:list,        # The rows they answer, in the same order
