@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['attempt', 'check_trained_text', 'check_exact_match', 'check_lora_params', 'check_llama_params', 'check_end_survives',
-           'check_stored_bytes', 'check_near_copies', 'check_mean_checker']
+           'check_stored_bytes', 'check_near_copies', 'check_linear_rate', 'check_mean_checker']
 
 # %% ../nbs/02_checks.ipynb #c637378e
 import json, math
@@ -201,6 +201,29 @@ def check_near_copies(
         "do not replace a whole number at once")
     assert sorted(got) == ["Send 7 trays.", "Send 99 cups."], (
         f"expected ['Send 99 cups.', 'Send 7 trays.'], got {got}")
+
+# %% ../nbs/02_checks.ipynb #c6969174
+def check_linear_rate(
+    fn, # Your function: `fn(t, peak, steps, warmup)` -> learning rate of step t
+)->None:
+    """Raise `AssertionError` naming the misconception unless `fn` rises, peaks and falls at the
+    right steps."""
+    got = [fn(t, 8., 12, 4) for t in range(12)]
+    assert None not in got, "it returns nothing for some steps: end with `return`"
+    want = [0, 2, 4, 6, 8, 7, 6, 5, 4, 3, 2, 1]
+    assert got[0] != 2, "the first step has rate 0: step t uses t/warmup of the peak, not (t+1)/warmup"
+    assert got[0] != 8, "there is no warm-up: before step `warmup` the rate rises from 0"
+    assert got[5:] != [8]*7, "after the warm-up it falls: (steps - t) of (steps - warmup) are left"
+    assert not math.isclose(got[4], 8*8/12), (
+        "the fall is counted from step 0: divide by the steps that are left after the warm-up, "
+        "steps - warmup")
+    assert got[-1] != 0, "the line reaches 0 one step after the last, at t = steps"
+    assert all(math.isclose(a, b, abs_tol=1e-9) for a, b in zip(got, want)), (
+        f"expected {want}, got {[round(g, 3) for g in got]}")
+    try: none = [fn(t, 8., 4, 0) for t in range(4)]
+    except ZeroDivisionError as e: raise AssertionError("warmup may be 0: test `t < warmup` before you divide by it") from e
+    assert all(math.isclose(a, b) for a, b in zip(none, [8, 6, 4, 2])), (
+        f"without warm-up expected [8, 6, 4, 2], got {none}")
 
 # %% ../nbs/02_checks.ipynb #a416bd51
 def check_mean_checker(

@@ -46,7 +46,9 @@ def tidy(nb):
         c.execution_count, outs = None, []
         for o in c.outputs:
             if o.output_type == "error": raise SystemExit(f"an error output: {o.ename}: {o.evalue}")
-            if VIEW in o.get("data", {}): continue          # a live widget has nothing to show without its kernel
+            if VIEW in o.get("data", {}):                   # a live widget has nothing to show without its kernel …
+                if "text/html" not in o.data: continue
+                del o.data[VIEW]                            # … but an explorer brings a page of its own
             if o.output_type == "stream" and o.name == "stderr": continue
             o.pop("execution_count", None)
             if o.output_type == "execute_result": o.execution_count = None

@@ -1,0 +1,83 @@
+"""Explorers: the same object in Jupyter and on a page, and its arithmetic is Python's."""
+import json, re
+
+import pytest
+from ftcourse.explore import explorer
+from test_site import browser, needs_browser, pages, served, site  # noqa: F401  (fixtures)
+
+SET = """([input, value]) => { input.value = value; input.dispatchEvent(new Event(input.tagName === 'SELECT' ? 'change' : 'input', {bubbles: true})); }"""
+
+
+def readout(box): return dict(zip(box.locator("dt").all_inner_texts(), box.locator("dd").all_inner_texts()))
+def choose(box, name, value): box.evaluate(f"(e, v) => ({SET})([e.querySelector(`[data-name=\"{name}\"] :is(input, select)`), v])", value)
+
+
+def test_an_unknown_explorer_is_named_with_the_known_ones():
+    with pytest.raises(ValueError, match="no explorer 'nonsense': there are .*schedule"): explorer("nonsense")
+
+
+@pytest.mark.parametrize("data", [dict(x=float("nan")), dict(x=float("inf")), dict(x={1, 2})])
+def test_data_that_json_cannot_hold_is_refused(data):
+    with pytest.raises(ValueError, match="must be JSON"): explorer("schedule", data)
+
+
+def test_both_ways_of_showing_are_in_the_output():
+    bundle, _ = explorer("schedule", dict(peak=1e-3, steps=20, warmup=2, note="</script><b>"))._repr_mimebundle_()
+    assert "application/vnd.jupyter.widget-view+json" in bundle
+    html = bundle["text/html"]
+    assert html.count("</script>") == 1 and html.rstrip().endswith("</script>"), "data must not be able to end the script"
+
+
+def test_settings_of_two_explorers_are_their_own():
+    a, b = explorer("schedule"), explorer("schedule")
+    a.settings = dict(steps=7)
+    assert b.settings == {}
+
+
+@needs_browser
+@pytest.mark.browser
+def test_every_control_of_every_explorer_moves_its_numbers(served, browser):
+    "Drag every slider to both ends, try every option: something changes each time, and no number is missing."
+    page, errors, found = browser.new_page(), [], 0
+    page.on("pageerror", lambda e: errors.append(str(e)))
+    for name in pages():
+        page.goto(f"{served}/{name}", wait_until="networkidle")
+        for box in page.locator(".ft").all():
+            found += 1
+            for control in box.locator("input[type=range], select, input[type=checkbox]").all():
+                seen, label = set(), control.evaluate("e => e.parentElement.innerText")
+                kind = control.evaluate("e => e.type")
+                if kind == "checkbox": values = [None, None]
+                elif kind == "range": values = control.evaluate("e => [e.min, e.max]")
+                else: values = control.evaluate("e => [...e.options].map(o => o.value)")
+                start = control.evaluate("e => e.value")
+                for v in values:
+                    if v is None: control.click()
+                    else: control.evaluate(f"(e, v) => ({SET})([e, v])", v)
+                    state = box.inner_text() + "".join(box.locator("path, rect, circle").evaluate_all("es => es.map(e => e.getAttribute('d') || ['x','y','width','height','cx','cy'].map(a => e.getAttribute(a)).join())"))
+                    assert not re.search(r"NaN|undefined|Infinity|∞", state), f"{name}, {label} = {v}: {box.inner_text()[:300]}"
+                    seen.add(state)
+                assert len(seen) > 1, f"{name}: {label} changes nothing"
+                if kind != "checkbox": control.evaluate(f"(e, v) => ({SET})([e, v])", start)
+        assert not errors, f"{name}: {errors}"
+    assert found >= 1
+
+
+@needs_browser
+@pytest.mark.browser
+@pytest.mark.parametrize("kind", ["linear", "cosine", "constant_with_warmup"])
+def test_the_schedule_is_that_of_transformers(served, browser, kind):
+    import torch
+    from transformers import get_scheduler
+    page = browser.new_page()
+    page.goto(f"{served}/explore.html", wait_until="networkidle")
+    box = page.locator(".ft").first
+    for name, value in dict(kind=kind, steps=60, warmup=10).items(): choose(box, name, str(value))
+    got = readout(box)
+    opt = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2e-3)
+    kwargs = {} if kind == "constant_with_warmup" else dict(num_training_steps=60)
+    schedule, rates = get_scheduler(kind, opt, num_warmup_steps=10, **kwargs), []
+    for _ in range(60): rates.append(schedule.get_last_lr()[0]); opt.step(); schedule.step()
+    want = {"first step": rates[0], "last step": rates[-1], "mean rate": sum(rates)/60, "furthest a weight can drift, about": sum(rates)}
+    assert {k: float(v) for k, v in got.items()} == pytest.approx(want, rel=.05, abs=1e-12)
+    assert float(got["mean rate"]) == pytest.approx(sum(rates)/60, rel=6e-3), "three digits are shown"
