@@ -4,7 +4,9 @@
 
 # %% auto #0
 __all__ = ['attempt', 'check_trained_text', 'check_exact_match', 'check_lora_params', 'check_llama_params', 'check_end_survives',
-           'check_stored_bytes', 'check_near_copies', 'check_linear_rate', 'check_mean_checker']
+           'check_stored_bytes', 'check_near_copies', 'check_linear_rate', 'check_energy_share', 'check_smallest_rank',
+           'check_saving_rank', 'check_add_updates', 'check_int8_by_hand', 'check_pack_nibbles', 'check_quant_bits',
+           'check_outlier_block', 'check_mean_checker']
 
 # %% ../nbs/02_checks.ipynb #c637378e
 import json, math
@@ -224,6 +226,177 @@ def check_linear_rate(
     except ZeroDivisionError as e: raise AssertionError("warmup may be 0: test `t < warmup` before you divide by it") from e
     assert all(math.isclose(a, b) for a, b in zip(none, [8, 6, 4, 2])), (
         f"without warm-up expected [8, 6, 4, 2], got {none}")
+
+# %% ../nbs/02_checks.ipynb #23b47898
+def check_energy_share(
+    fn, # Your function: `fn(S, r)` -> share of energy in the first `r` of the singular values `S`
+)->None:
+    """Raise `AssertionError` naming the misconception unless `fn` sums squares and divides by all."""
+    S = [4., 2., 1., 1.]  # squares 16, 4, 1, 1: 22 together
+    got = fn(S, 2)
+    assert got is not None, "it returns nothing: end with `return`"
+    assert not math.isclose(got, 6/8), "that sums the singular values: energy is their squares"
+    assert not math.isclose(got, 20), "that is the energy kept: divide by the energy of all"
+    assert not math.isclose(got, 2/22), "that is the share of what is cut off: take the first r"
+    assert not math.isclose(got, 4/22), (
+        "that is the second direction alone: energy of rank r is that of the first r together")
+    assert not math.isclose(got, (20/22)**.5), "that is a share of the norm: leave out the root"
+    assert not math.isclose(got, 21/22), "r = 2 keeps two values, not three: S[:2] has two"
+    assert not math.isclose(got, 16/22), "r = 2 keeps two values, not one: S[:2] has two"
+    assert not math.isclose(got, 36/64), "square each value and then sum, not the other way round"
+    assert math.isclose(got, 20/22), f"for S = {S} and r = 2 expected 20/22 = {20/22:.4f}, got {got}"
+    assert math.isclose(fn(S, 4), 1), f"all directions hold everything: expected 1, got {fn(S, 4)}"
+    assert math.isclose(fn([3., 1.], 1), .9), f"[3, 1] and r = 1: expected 0.9, got {fn([3., 1.], 1)}"
+
+# %% ../nbs/02_checks.ipynb #c5501aae
+def check_smallest_rank(
+    fn, # Your function: `fn(S, share)` -> smallest rank that keeps at least `share` of the energy
+)->None:
+    """Raise `AssertionError` naming the misconception unless `fn` finds the smallest such rank."""
+    S = [6., 4., 3., 2., 1., 1.]  # squares 36, 16, 9, 4, 1, 1 of 67: shares .537 .776 .910 .970 .985 1
+    got = fn(S, .9)
+    assert got is not None, "it returns nothing: end with `return`"
+    assert got != .9*67, "that is an energy: return a rank"
+    assert got != 2, "rank 2 holds 77.6 %, which is less than 90 %: counts from 0 need one more"
+    assert got != 5, ("rank 5 is where the *sum* of the singular values reaches 90 %: "
+                      "compare squares")
+    assert got != 4, "rank 3 is enough: it holds 91.0 %"
+    assert got == 3, f"for S = {S} and 0.9 expected 3, got {got}"
+    exact = fn([2., 1., 1., 1., 1.], .5)  # 4 of 8
+    assert exact == 1, f"rank 1 of [2, 1, 1, 1, 1] holds exactly half: enough for 0.5, got {exact}"
+    assert fn([5., 1.], .1) == 1, f"no rank is below 1: for [5, 1] and 0.1 got {fn([5., 1.], .1)}"
+    assert fn(S, 1.) == 6, f"all of the energy takes all six directions: got {fn(S, 1.)}"
+
+# %% ../nbs/02_checks.ipynb #cf7088cd
+def check_saving_rank(
+    fn, # Your function: `fn(d_out, d_in)` -> largest rank whose factors hold fewer numbers than W
+)->None:
+    """Raise `AssertionError` naming the misconception unless `fn` finds the last rank that saves."""
+    got = fn(30, 20)  # 600/50 = 12: rank 12 holds 600 numbers, as many as W
+    assert got is not None, "it returns nothing: end with `return`"
+    assert got != 20, "that is the largest rank W can have: count the numbers in B and A"
+    assert got != 10, "half the smaller side is the answer for squares only: count B and A"
+    assert got != 12, "rank 12 holds 12·50 = 600 numbers, as many as W: fewer is wanted"
+    assert got not in (30, 24), "B [d_out, r] and A [r, d_in] hold together r·(d_out + d_in) numbers"
+    assert got == 11, f"for 30 × 20 expected 11 (550 numbers of 600), got {got}"
+    wide = fn(7, 100)  # 700/107 = 6.54
+    assert isinstance(wide, int), f"a rank is a whole number, got {wide!r}: use // and not /"
+    assert wide == 6, f"for 7 × 100 expected 6 (642 numbers of 700), got {wide}"
+    assert fn(100, 7) == 6, f"a matrix and its transpose save alike: for 100 × 7 got {fn(100, 7)}"
+    assert fn(576, 576) == 287, f"for 576 × 576 expected 287, got {fn(576, 576)}"
+
+# %% ../nbs/02_checks.ipynb #8d572880
+def check_add_updates(
+    fn, # Your function: `fn(B1, A1, B2, A2)` -> `(B, A)` with `B @ A` the sum of both updates
+)->None:
+    """Raise `AssertionError` naming the misconception unless `fn` stacks two updates exactly."""
+    import torch
+    gen = torch.Generator().manual_seed(0)
+    draw = lambda *shape: torch.randn(*shape, generator=gen)
+    for r1, r2 in ((2, 2), (3, 1)):  # equal ranks let B1 + B2 run; unequal ones do not
+        B1, A1, B2, A2 = draw(7, r1), draw(r1, 5), draw(7, r2), draw(r2, 5)
+        want, given = B1 @ A1 + B2 @ A2, [t.clone() for t in (B1, A1, B2, A2)]
+        try: got = fn(B1, A1, B2, A2)
+        except RuntimeError as e:
+            raise AssertionError(f"with ranks {r1} and {r2} the shapes do not fit ({e}): put the "
+                                 "factors side by side, as columns of B and rows of A") from e
+        assert got is not None, "it returns nothing: end with `return`"
+        assert isinstance(got, (tuple, list)) and len(got) == 2, (
+            "return two factors, `(B, A)`: the sum as one matrix has lost its low rank")
+        B, A = got
+        assert B.shape[-1] == A.shape[0], (
+            f"B is {list(B.shape)} and A {list(A.shape)}: they do not multiply")
+        assert (B @ A).shape == want.shape, f"B @ A is {list((B @ A).shape)}, the updates are [7, 5]"
+        cross = (B1 + B2) @ (A1 + A2) if r1 == r2 else want + 1
+        assert not torch.allclose(B @ A, cross, atol=1e-5), (
+            "(B1 + B2) @ (A1 + A2) also holds B1 @ A2 and B2 @ A1: "
+            "products are not added factor by factor")
+        assert not torch.allclose(B @ A, B1 @ A2 + B2 @ A1 if r1 == r2 else want + 1, atol=1e-5), (
+            "B1 met A2: keep the order of the updates the same in B and in A")
+        assert not torch.allclose(B @ A, want/2, atol=1e-5), "that is the mean of the updates: add"
+        assert torch.allclose(B @ A, want, atol=1e-5), "B @ A is not B1 @ A1 + B2 @ A2"
+        assert B.shape[1] == r1 + r2, (
+            f"exact, but rank {r1 + r2} is enough: B has {B.shape[1]} columns")
+        same = all(torch.equal(a, b) for a, b in zip(given, (B1, A1, B2, A2)))
+        assert same, "the updates you were given are changed: leave them as they are"
+
+# %% ../nbs/02_checks.ipynb #73073db9
+def check_int8_by_hand(
+    fn, # Your function: `fn(row)` -> (codes, absmax)
+)->None:
+    """Raise `AssertionError` naming the misconception unless `fn` rounds to −127…127 by the largest size."""
+    row = [0.5, -2.54, 1.27, -0.019]
+    got = fn(list(row))
+    assert got is not None, "it returns nothing: end with `return`"
+    assert isinstance(got, (tuple, list)) and len(got) == 2, "return two things: the codes and the absmax"
+    codes, absmax = list(got[0]), got[1]
+    assert len(codes) == 4, f"one code for each number: expected 4, got {len(codes)}"
+    assert absmax != 1.27, "that is the largest number: the largest *size* is 2.54, whatever its sign"
+    assert not math.isclose(absmax, .02), "that is the step, absmax/127: return the absmax itself"
+    assert math.isclose(absmax, 2.54), f"the absmax is 2.54, got {absmax}"
+    assert all(c == int(c) for c in codes), "codes are whole numbers: round"
+    assert codes != [25, -128, 64, -1], "that divides by 128: −127…127 is the range, so that both sides are alike"
+    assert codes != [25, -127, 63, 0], "that cuts off the digits: round to the nearest"
+    assert min(codes) < 0, "the sign is lost"
+    assert codes == [25, -127, 64, -1] or codes == [25, -127, 63, -1], (
+        f"expected [25, -127, 64, -1], got {codes}: multiply by 127/absmax, then round")
+    assert list(fn([3.0, 1.0])[0]) == [127, 42], "a row without negative numbers goes the same way"
+
+# %% ../nbs/02_checks.ipynb #71e26a00
+def check_pack_nibbles(
+    fn, # Your function: `fn(codes)` -> bytes, as a list of whole numbers
+)->None:
+    """Raise `AssertionError` naming the misconception unless `fn` packs two codes a byte, the first in the
+    upper half."""
+    got = fn([11, 6, 3, 15])
+    assert got is not None, "it returns nothing: end with `return`"
+    got = list(got)
+    assert got != [11, 6, 3, 15], "that is one byte for each code: two go into one"
+    assert got != [107, 243], "the first code goes into the *upper* half of the byte"
+    assert not any(b > 255 for b in got), "a byte ends at 255: shift by 4, not by 8"
+    assert got != [17, 18], "adding mixes them up: shift the first by 4 bits"
+    assert len(got) == 2, f"four codes are two bytes, got {len(got)}"
+    assert got == [182, 63], f"expected [182, 63], got {got}"
+    try: odd = list(fn([11, 6, 3]))
+    except (IndexError, ValueError, TypeError) as e:
+        raise AssertionError(f"an odd number of codes fails ({type(e).__name__}): fill up with the code of zero") from e
+    assert len(odd) == 2, "with an odd number of codes the last one is lost: fill up"
+    assert odd != [182, 48], "code 0 is −1 in NF4: the code that means zero is 7"
+    assert odd == [182, 55], f"with an odd number fill up with code 7: expected [182, 55], got {odd}"
+
+# %% ../nbs/02_checks.ipynb #5911c521
+def check_quant_bits(
+    fn, # Your function: `fn(block, nested)` -> bits a weight
+)->None:
+    """Raise `AssertionError` naming the misconception unless all scales are counted."""
+    got = fn(128, 512)
+    assert got is not None, "it returns nothing: end with `return`"
+    say = {4: "the scales are missing", 4 + 8/128: "the 32-bit scale of the scales is missing",
+           8/128 + 32/(128*512): "that is the share of the scales alone: add the four bits of the weight",
+           4 + 8/128 + 32/512: "512 *scales* share the 32 bits, and each of them serves 128 weights",
+           4 + 32/128: "the scales take 8 bits, not 32",
+           4 + 32/128 + 32/(128*512): "the scales take 8 bits, not 32",
+           4 + 1/128 + 4/(128*512): "those are bytes: a byte is eight bits",
+           4 + 8/64 + 32/(64*256): "that is for blocks of 64 and 256: use the arguments"}
+    for wrong, why in say.items(): assert not math.isclose(got, wrong, rel_tol=1e-12), why
+    assert math.isclose(got, 4 + 8/128 + 32/(128*512)), f"expected {4 + 8/128 + 32/(128*512)}, got {got}"
+    assert math.isclose(fn(32, 64), 4 + 8/32 + 32/(32*64)), "right for one pair of sizes only: use the arguments"
+
+# %% ../nbs/02_checks.ipynb #4ad48f88
+def check_outlier_block(
+    fn, # Your function: `fn(weights, block)` -> number of a block
+)->None:
+    """Raise `AssertionError` naming the misconception unless `fn` compares a block's absmax with its own
+    weights."""
+    weights = [1, -1, 1, 1,   50, 40, -60, 50,   .1, -4, .1, .1,   2, 1, 3, 2]
+    got = fn(list(weights), 4)
+    assert got is not None, "it returns nothing: end with `return`"
+    assert got != 9, "that is the number of the weight: divide by the size of a block"
+    assert got != 1, "block 1 has the largest absmax, but all its weights are large: nobody is ruined there"
+    assert got != 0, "in block 0 all are of one size: that is the block with the *least* harm"
+    assert got != 3, "the outlier may be negative: compare sizes, not numbers"
+    assert got == 2, f"expected block 2, got {got}"
+    assert fn(list(weights[8:]), 2) == 0, "right for blocks of four only: use the argument"
 
 # %% ../nbs/02_checks.ipynb #a416bd51
 def check_mean_checker(
