@@ -119,7 +119,7 @@ def rank_explorer(
     start = min(8, *(len(m["S"]) for m in data.values()))
     return explorer("rank", dict(unit=unit, r=start, matrices=data))
 
-# %% ../nbs/10_rank.ipynb #ee1b9c8d
+# %% ../nbs/10_rank.ipynb #33f8a800
 def numerical_rank(
     W:Tensor,              # Matrix, `[d_out, d_in]`
     rtol:float|None=None,  # Share of the largest singular value; None: `max(d_out, d_in)·eps`
@@ -130,7 +130,7 @@ def numerical_rank(
     with `torch.linalg.matrix_rank`. Raises `ValueError` as `truncate` does, and for an `rtol`
     outside 0 to 1."""
     W = _matrix(W)
-    if rtol is None: rtol = min(1., max(W.shape)*torch.finfo(W.dtype).eps)
+    if rtol is None: rtol = max(W.shape)*torch.finfo(W.dtype).eps
     if not 0 <= rtol <= 1:
         raise ValueError(f"rtol is {rtol!r}: use a share of the largest singular value, 0 to 1")
     if not W.any(): return 0

@@ -93,6 +93,13 @@ def test_numerical_rank_is_that_of_pytorch(m, n, part, seed, dtype, scale):
     assert numerical_rank(W, rtol=.3) == torch.linalg.matrix_rank(W, rtol=.3).item()
 
 
+def test_the_tolerance_follows_the_longer_side():
+    eps, W = torch.finfo(torch.float32).eps, torch.zeros(40, 3)
+    W[0, 0], W[1, 1] = 1, 20*eps
+    assert numerical_rank(W) == numerical_rank(W.T) == torch.linalg.matrix_rank(W).item() == 1
+    assert numerical_rank(W.double()) == 2 and numerical_rank(W, rtol=10*eps) == 2
+
+
 @fast
 @given(sides, sides, seeds, seeds)
 def test_the_rank_of_a_product_is_at_most_the_waist(m, n, seed, waist):

@@ -28,7 +28,7 @@ function explore(kit, data) {
     chart.domain({ x: [0, n], y: [0, 1] });
     chart.bars(m.S.map((s, k) => ({ x0: k, x1: k + 1, y: s / m.S[0], color: k < r ? "trained" : "base", label: k < r ? "kept" : "cut off" })));
     const even = numbers / (m.d_out + m.d_in);
-    chart.rule({ x: even, label: "factors cost as much as the matrix", color: "wrong" });
+    chart.rule({ x: even, label: "break-even", color: "wrong" });
     out.show([["energy kept", `${(100 * kept).toFixed(1)} %`], ["relative error", Math.sqrt(left)],
               ["numbers in B and A", factors.toLocaleString("en")], ["numbers in the matrix", numbers.toLocaleString("en")],
               ["factors / matrix", `${(100 * factors / numbers).toFixed(0)} %`]]);
