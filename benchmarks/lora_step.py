@@ -20,7 +20,7 @@ from ftcourse.models import machine, matmul_rate, pick_dtype
 OURS, PEFT, PEFT16, CAST, FULL = "ours", "PEFT", "PEFT, 16-bit adapters", "PEFT, autocast", "full fine-tuning"
 WAYS = {"float32": [OURS, PEFT, FULL], "bfloat16": [OURS, PEFT, PEFT16, CAST, FULL]}  # in 16 bits there is more to choose
 BATCH, LABELLED = 4, 32
-GRID = [(8, 128), (64, 512)]
+GRID = [(8, 64), (64, 64), (8, 256), (64, 256)]  # (r, tokens a row)
 ONE = """
 import contextlib, json, sys, time, logging, warnings
 warnings.filterwarnings("ignore"); logging.getLogger("bitsandbytes").setLevel("ERROR")

@@ -20,7 +20,7 @@ def _source(
     if name not in known: raise ValueError(f"no explorer {name!r}: there are {', '.join(known)}")
     return "\n".join(folder.joinpath(f).read_text(encoding="utf-8") for f in ("kit.js", f"{name}.js"))
 
-# %% ../nbs/04_explore.ipynb #f56e4637
+# %% ../nbs/04_explore.ipynb #0b52875f
 def _page(
     name, # Explorer
     data, # What Python hands over
@@ -30,7 +30,8 @@ def _page(
     given = safe(json.dumps(data, separators=(",", ":"), allow_nan=False))
     which = f"ft-{name}-{hashlib.sha256(given.encode()).hexdigest()[:8]}"
     return (f'<div class="{which}"></div>\n<script type="module">\n{safe(_source(name))}\n'
-            f'const root = [...document.querySelectorAll(".{which}")].find(e => !e.classList.contains("ft"));\n'
+            f'const roots = [...document.querySelectorAll(".{which}")];\n'
+            f'const root = roots.find(e => !e.classList.contains("ft"));\n'
             f'if (root) mount(root, {given});\n</script>')
 
 # %% ../nbs/04_explore.ipynb #e21bd0c5
