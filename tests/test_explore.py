@@ -1,5 +1,5 @@
 """Explorers: the same object in Jupyter and on a page, and its arithmetic is Python's."""
-import json, re
+import os, re
 
 import pytest
 from ftcourse.explore import explorer
@@ -81,3 +81,45 @@ def test_the_schedule_is_that_of_transformers(served, browser, kind):
     want = {"first step": rates[0], "last step": rates[-1], "mean rate": sum(rates)/60, "furthest a weight can drift, about": sum(rates)}
     assert {k: float(v) for k, v in got.items()} == pytest.approx(want, rel=.05, abs=1e-12)
     assert float(got["mean rate"]) == pytest.approx(sum(rates)/60, rel=6e-3), "three digits are shown"
+
+
+@pytest.fixture
+def lab(tmp_path):
+    "A real JupyterLab over a notebook with one explorer; its address."
+    import socket, subprocess, sys, time, urllib.request
+    import nbformat
+    cells = ["from ftcourse.explore import explorer\nrun = explorer('schedule', dict(peak=2e-3, steps=44, warmup=5))\nrun", "print(run.settings)"]
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells], metadata=dict(kernelspec=dict(name="python3", display_name="python3", language="python")))
+    nbformat.write(nb, tmp_path/"one.ipynb")
+    with socket.socket() as s: s.bind(("127.0.0.1", 0)); port = s.getsockname()[1]
+    server = subprocess.Popen([sys.executable, "-m", "jupyterlab", "--no-browser", f"--port={port}", "--ServerApp.port_retries=0", "--allow-root", "--IdentityProvider.token=", "--ServerApp.password="],
+                              cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "JUPYTER_CONFIG_DIR": str(tmp_path/"config")})
+    url = f"http://127.0.0.1:{port}"
+    for _ in range(120):
+        try: urllib.request.urlopen(f"{url}/api/status", timeout=2); break
+        except OSError: time.sleep(.5)
+    yield f"{url}/lab/tree/one.ipynb?reset"
+    server.terminate(); server.wait(20)
+
+
+@needs_browser
+@pytest.mark.browser
+def test_mouse_and_keys_move_a_slider_in_a_real_jupyterlab_and_python_reads_it(lab, browser):
+    page = browser.new_page(viewport=dict(width=1300, height=900))
+    page.goto(lab, timeout=60_000)
+    page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=60_000); page.wait_for_timeout(1500)
+    run = lambda: (page.locator(".jp-CodeCell").first.click(position=dict(x=3, y=3)), page.click("text=Run >> nth=0"), page.click("text=Run All Cells"))
+    run()
+    page.wait_for_selector(".ft input[type=range]", timeout=90_000)
+    peak = page.locator("[data-name=peak] input")
+    peak.scroll_into_view_if_needed()
+    box = peak.bounding_box()
+    page.mouse.click(box["x"] + 3, box["y"] + box["height"]/2)
+    page.wait_for_timeout(500)
+    assert page.locator("[data-name=peak] output").inner_text() == "1e-5", "a click at the left end"
+    page.keyboard.press("ArrowRight"); page.keyboard.press("ArrowRight"); page.wait_for_timeout(500)
+    assert page.locator("[data-name=peak] output").inner_text() == "5e-5", "JupyterLab takes the arrow keys away"
+    page.keyboard.press("Escape")
+    page.locator(".jp-CodeCell").nth(1).locator(".cm-content").click(); page.keyboard.press("Control+Enter"); page.wait_for_timeout(2500)
+    assert "'peak': 5e-05" in page.locator(".jp-CodeCell").nth(1).locator(".jp-OutputArea-output").inner_text()
+    page.close()

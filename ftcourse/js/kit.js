@@ -129,6 +129,9 @@ function makeChart(root, { x, y, height = 220, alt = "" }) {
 
 function mount(el, data, { initial = {}, changed = () => {} } = {}) {
   el.classList.add("ft");
+  // JupyterLab listens at the document: without this, arrow keys on a slider would move its selected cell, and "dd" would delete it
+  const keep = e => { if (el.contains(e.target) && !e.ctrlKey && !e.metaKey && !["Escape", "Tab"].includes(e.key)) e.stopPropagation(); };
+  window.addEventListener("keydown", keep, true);
   element(el, "style", {}, STYLE);
   const controls = element(el, "div", { class: "ft-controls" }), settings = {}, draws = [], charts = [];
   let pictures;
@@ -191,12 +194,13 @@ function mount(el, data, { initial = {}, changed = () => {} } = {}) {
   };
   explore(kit, data);
   changed({ ...settings });
+  return () => window.removeEventListener("keydown", keep, true);
 }
 
 export default {
   render({ model, el }) {
     const root = document.createElement("div");
     el.appendChild(root);
-    mount(root, model.get("data"), { initial: model.get("settings"), changed(s) { model.set("settings", s); model.save_changes(); } });
+    return mount(root, model.get("data"), { initial: model.get("settings"), changed(s) { model.set("settings", s); model.save_changes(); } });
   },
 };
