@@ -123,3 +123,19 @@ def test_mouse_and_keys_move_a_slider_in_a_real_jupyterlab_and_python_reads_it(l
     page.locator(".jp-CodeCell").nth(1).locator(".cm-content").click(); page.keyboard.press("Control+Enter"); page.wait_for_timeout(2500)
     assert "'peak': 5e-05" in page.locator(".jp-CodeCell").nth(1).locator(".jp-OutputArea-output").inner_text()
     page.close()
+
+
+@needs_browser
+@pytest.mark.browser
+def test_the_lora_explorer_counts_as_python_does(served, browser):
+    from ftcourse.lora import lora_count
+    from ftcourse.models import load_config
+    page = browser.new_page()
+    page.goto(f"{served}/lora.html", wait_until="networkidle")
+    box = page.locator(".ft").first
+    for name, value in dict(model="llama-3.1-8b", target="q, v", r="5", alpha="3").items(): choose(box, name, value)  # 5: the sixth rank, 32; 3: alpha 8
+    trained, total = lora_count(load_config("llama-3.1-8b"), ["q_proj", "v_proj"], 32)
+    got = readout(box)
+    assert int(got["trainable parameters"].replace(",", "")) == trained
+    assert float(got["share of the model"].split()[0]) == pytest.approx(100*trained/total, rel=.01)
+    assert float(got["scale, LoRA"]) == 8/32 and float(got["scale, rsLoRA"]) == pytest.approx(8/32**.5, rel=.01)
