@@ -7,7 +7,7 @@ __all__ = ['attempt', 'check_trained_text', 'check_exact_match', 'check_lora_par
            'check_stored_bytes', 'check_near_copies', 'check_linear_rate', 'check_energy_share', 'check_smallest_rank',
            'check_saving_rank', 'check_add_updates', 'check_lora_forward', 'check_same_scale', 'check_hit_targets',
            'check_dead_adapters', 'check_int8_by_hand', 'check_pack_nibbles', 'check_quant_bits', 'check_outlier_block',
-           'check_mean_checker']
+           'check_adamw_bytes', 'check_logit_bytes', 'check_cache_bytes', 'check_first_fit', 'check_mean_checker']
 
 # %% ../nbs/02_checks.ipynb #c637378e
 import json, math
@@ -322,7 +322,7 @@ def check_add_updates(
         same = all(torch.equal(a, b) for a, b in zip(given, (B1, A1, B2, A2)))
         assert same, "the updates you were given are changed: leave them as they are"
 
-# %% ../nbs/02_checks.ipynb #1fb45e2f
+# %% ../nbs/02_checks.ipynb #5dbf8ffc
 def check_lora_forward(
     fn, # Your function: `fn(x, W, A, B, alpha)` -> `[tokens, d_out]`
 )->None:
@@ -335,6 +335,7 @@ def check_lora_forward(
     B = torch.tensor([[1., 0.], [0., 2.], [1., 1.], [0., 0.]])           # [d_out=4, r=2]
     base, bypass = x @ W.T, x @ A.T @ B.T
     try: got = fn(x, W, A, B, 6.)
+    except NotImplementedError: raise
     except RuntimeError as e:
         raise AssertionError(f"the shapes do not fit ({e}): x has its tokens in rows, so use x @ A.T") from e
     assert got is not None, "it returns nothing: end with `return`"
@@ -357,7 +358,7 @@ def check_lora_forward(
     assert seen.most < W.numel(), (
         "right, but it forms B @ A, as large as W: multiply x by A first, then by B")
 
-# %% ../nbs/02_checks.ipynb #b4f04343
+# %% ../nbs/02_checks.ipynb #189b66aa
 def check_same_scale(
     fn, # Your function: `fn(r, alpha, new_r, rslora)` -> alpha for the new rank
 )->None:
@@ -375,7 +376,7 @@ def check_same_scale(
     assert math.isclose(got, 16), f"16/8 = alpha/√64 has the solution 16, got {got}"
     assert math.isclose(fn(4, 6, 9, True), 4.5), "right for 8 and 64; for r=4, alpha=6 and new_r=9 expected 4.5"
 
-# %% ../nbs/02_checks.ipynb #5c802419
+# %% ../nbs/02_checks.ipynb #7fbd686c
 def check_hit_targets(
     fn, # Your function: `fn(names, targets)` -> `{target: number of names hit}`
 )->None:
@@ -396,7 +397,7 @@ def check_hit_targets(
     assert got["mlp.up_proj"] != 0, "a target may have several parts: compare as many as it has"
     assert got == {"q_proj": 2, "0.mlp.up_proj": 1, "k_proj": 0, "mlp.up_proj": 2}, f"got {got}"
 
-# %% ../nbs/02_checks.ipynb #936caf56
+# %% ../nbs/02_checks.ipynb #e1107749
 def check_dead_adapters(
     fn, # Your function: `fn({name: rows})` -> names of layers whose adapter changes nothing
 )->None:
@@ -493,6 +494,73 @@ def check_outlier_block(
     assert got != 3, "the outlier may be negative: compare sizes, not numbers"
     assert got == 2, f"expected block 2, got {got}"
     assert fn(list(weights[8:]), 2) == 0, "right for blocks of four only: use the argument"
+
+# %% ../nbs/02_checks.ipynb #210b1e12
+def check_adamw_bytes(
+    fn, # `fn(n, w, g, s)` → bytes
+):
+    """Bytes that full fine-tuning with AdamW holds for its parameters."""
+    got = fn(1000, 2, 2, 4)
+    assert got is not None, "the function returns nothing: is there a `return`?"
+    assert got != 8000, "AdamW remembers two numbers for each parameter: a mean and a mean square"
+    assert got != 16000, "weights, gradients and states may have different sizes: use w, g and s"
+    assert got == 12_000, f"16-bit weights and gradients with 32-bit states are 12 bytes a parameter; you have {got/1000:g}"
+    got = fn(7, 4, 2, 1)
+    assert got == 56, f"with w=4, g=2, s=1 it is 8 bytes a parameter; you have {got/7:g}"
+
+# %% ../nbs/02_checks.ipynb #b6700520
+def check_logit_bytes(
+    fn, # `fn(labels, vocab)` → bytes
+):
+    """Bytes of the 32-bit logits at positions that predict a labelled token."""
+    rows = [[-100, -100, 5, 6, 7], [-100, 8, -100, -100, 9]]
+    got = fn(rows, 100)
+    assert got is not None, "the function returns nothing: is there a `return`?"
+    assert got != 10*400, "only positions that predict a labelled token need logits"
+    assert got != 5, "bytes, not positions: each position has a logit for every token of the vocabulary"
+    assert got not in (500, 1000), "a 32-bit number has four bytes"
+    assert got == 5*400, f"five of the tokens are predicted and labelled, 400 bytes each: 2000; you have {got}"
+    got = fn([[3, 4, -100]], 10)
+    assert got != 80, "the first token of a row is predicted by no position, even if it has a label"
+    assert got == 40, f"[3, 4, -100] has one labelled token that is predicted: 40 bytes; you have {got}"
+
+# %% ../nbs/02_checks.ipynb #23a8ecd6
+def check_cache_bytes(
+    fn, # `fn(cfg, batch, prompt, new)` → bytes
+):
+    """Bytes of keys and values in 16 bits."""
+    cfg = dict(hidden_size=96, num_hidden_layers=5, num_attention_heads=6, num_key_value_heads=2, head_dim=24)
+    got, want = fn(cfg, 3, 10, 4), 2*5*2*24*14*3*2
+    assert got is not None, "the function returns nothing: is there a `return`?"
+    assert got != want/2, "keys *and* values; and 16 bits are two bytes"
+    assert got != want*3, "keys and values have heads of their own: num_key_value_heads"
+    assert got != want*10/14, "the new tokens are cached as well"
+    assert got != want/3, "each row of the batch has its own cache"
+    assert got != want*16/24, "head_dim need not be hidden_size / num_attention_heads: use it where it is given"
+    assert got == want, f"expected {want}, you have {got}"
+    old = dict(hidden_size=96, num_hidden_layers=5, num_attention_heads=6)
+    try: got = fn(old, 1, 7, 0)
+    except KeyError as e: raise AssertionError(f"an older config does not say {e}: see the hints") from e
+    assert got == 2*5*96*7*2, f"without grouped heads or head_dim: expected {2*5*96*7*2}, you have {got}"
+
+# %% ../nbs/02_checks.ipynb #47122487
+def check_first_fit(
+    fn, # `fn(need, room, changes)` → set of names, or None
+):
+    """The cheapest set of changes that makes a job fit."""
+    a, b, c = ("a", 10, 1), ("b", 30, 5), ("c", 35, 7)
+    assert fn(50, 60, [a, b, c]) is not None, "it fits already: an empty set, not None"
+    assert fn(50, 60, [a, b, c]) == set(), "it fits already: nothing needs to change"
+    assert fn(60, 60, [a]) == set(), "exactly as many bytes as there is room for do fit"
+    got = fn(80, 50, [a, b, c])
+    assert got is not None, "30 bytes too many, and 'b' saves 30: None is only for when nothing is enough"
+    assert got != {"a", "b"}, "'a' is not needed: 'b' alone saves enough"
+    assert got == {"b"}, f"the cheapest change that saves 30 is 'b'; you have {got}"
+    got = fn(90, 50, [a, b, c])
+    assert got == {"a", "b"}, f"'a' and 'b' together save 40 at a cost of 6; you have {got}"
+    got = fn(60, 30, [("p", 15, 2), ("q", 15, 2), ("s", 40, 9), ("t", 29, 1)])
+    assert got == {"p", "t"} or got == {"q", "t"}, f"the cheapest set that saves 30 costs 3; you have {got}"
+    assert fn(200, 50, [a, b, c]) is None, "all changes together save 75 of 150 bytes: return None"
 
 # %% ../nbs/02_checks.ipynb #a416bd51
 def check_mean_checker(

@@ -5,11 +5,14 @@
 # %% auto #0
 __all__ = ['main']
 
-# %% ../nbs/90_cli.ipynb #2e00c224
+# %% ../nbs/90_cli.ipynb #a58a6ac6
 import json, sys
+from dataclasses import asdict, fields
 import click
 from . import __version__
-from .models import EMBEDDED, ModelError, fetch, sha256_of
+from .budget import (GPUS, Job, arch, count_params, fits, gpu_bytes, plan, report,
+                             smallest_change)
+from .models import EMBEDDED, ModelError, fetch, load_config, sha256_of
 
 # %% ../nbs/90_cli.ipynb #addc5c48
 class _OneLine(click.Group):
@@ -41,3 +44,64 @@ def _fetch(model, force, as_json):
             model=model, folder=str(folder),
             sha256={f.name: sha256_of(f) for f in folder.glob('*.safetensors')})))
     else: click.echo(folder)
+
+# %% ../nbs/90_cli.ipynb #22dcb075
+def _verdict(a, p, gpu):
+    "Whether a plan fits: `(fits or None, facts for JSON, a line for people)`."
+    if gpu is None:
+        least = next((g for g in sorted(GPUS, key=GPUS.get) if fits(p, g)), None)
+        text = f"smallest GPU: {least} ({GPUS[least]} GB)" if least else "no single GPU of the list holds it"
+        return None, dict(smallest_gpu=least), text
+    room, ok = gpu_bytes(gpu), fits(p, gpu)
+    facts = dict(gpu=gpu, gpu_bytes=room, fits=ok)
+    if ok: return ok, facts, f"fits {gpu}: {(room - p.total)/1e9:.1f} GB free"
+    found = smallest_change(a, p.job, gpu)
+    change = list(found[0]) if found else None
+    facts |= dict(change=change, changed_bytes=plan(a, found[1]).total if found else None)
+    text = (f"smallest change: {'; '.join(change)} → {facts['changed_bytes']/1e9:.1f} GB" if found
+            else "no change makes it fit: use a larger GPU or a smaller model")
+    return ok, facts, f"does not fit {gpu}: {(p.total - room)/1e9:.1f} GB too much\n{text}"
+
+# %% ../nbs/90_cli.ipynb #606402fa
+@main.command("plan")
+@click.argument("model")
+@click.option("--method", default="lora", help="full, layers, lora, qlora, prefix, prompt or generate.")
+@click.option("--seq", default=2048, help="Tokens of a row.")
+@click.option("--batch", default=1, help="Rows of a micro-batch.")
+@click.option("--set", "more", multiple=True, metavar="FIELD=VALUE",
+              help="Any other field of Job, for example r=8 or checkpointing=true. May be repeated.")
+@click.option("--gpu", help="Name of a GPU, or this-machine: does the job fit it?")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+def _plan(model, method, seq, batch, more, gpu, as_json):
+    """Say what fine-tuning MODEL needs, before anything is loaded. Exit code 1 if it does not fit.
+
+    MODEL is a shipped name such as llama-3.1-8b, a model folder, a config.json, or a Hub id org/name."""
+    try:
+        job = Job(**{**_fields(more), "method": method, "seq": seq, "batch": batch})
+        a = arch(load_config(model))
+        p = plan(a, job)
+        ok, facts, text = _verdict(a, p, gpu)
+    except ValueError as e: raise ModelError(str(e)) from e
+    if as_json: click.echo(json.dumps(dict(
+        model=model, job=asdict(job), parameters=count_params(a), trainable=p.trainable, flops=p.flops,
+        moment=p.moment, bytes=p.bytes, total=p.total, notes=p.notes, **facts)))
+    else: click.echo(f"{report(p)}\n{text}")
+    if ok is False: sys.exit(1)
+
+# %% ../nbs/90_cli.ipynb #c1f2f9c2
+def _fields(pairs):
+    "Fields of a `Job` from texts `name=value`. Raises `ValueError` for a name or a value that cannot be."
+    kinds, got = {f.name: f.default for f in fields(Job)}, {}
+    for pair in pairs:
+        name, _, value = pair.partition("=")
+        if name not in kinds or not value:
+            raise ValueError(f"--set {pair}: write field=value, with a field of {', '.join(kinds)}")
+        if isinstance(kinds[name], bool):
+            if value.lower() not in ("true", "false"): raise ValueError(f"--set {pair}: use true or false")
+            got[name] = value.lower() == "true"
+        elif isinstance(kinds[name], int) or name == "labelled":
+            try: got[name] = int(value)
+            except ValueError: raise ValueError(f"--set {pair}: a whole number is needed") from None
+        elif name == "target_modules": got[name] = value if value == "all-linear" else tuple(value.split(","))
+        else: got[name] = value
+    return got

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 HEAVY = "torch transformers datasets peft trl bitsandbytes accelerate pandas numpy scipy matplotlib ipywidgets huggingface_hub tqdm IPython".split()
-ALLOWED = {"ftcourse": set(), "ftcourse.models": set(), "ftcourse.checks": set(), "ftcourse.orders": set(), "ftcourse.explore": set(), "ftcourse.lora": {"torch"}, "ftcourse.rank": {"torch", "numpy", "tqdm"}, "ftcourse.quant": {"torch", "numpy", "tqdm"}, "ftcourse.cli": set()}
+ALLOWED = {"ftcourse": set(), "ftcourse.models": set(), "ftcourse.checks": set(), "ftcourse.orders": set(), "ftcourse.explore": set(), "ftcourse.budget": set(), "ftcourse.lora": {"torch"}, "ftcourse.rank": {"torch", "numpy", "tqdm"}, "ftcourse.quant": {"torch", "numpy", "tqdm"}, "ftcourse.cli": set()}
 
 
 @pytest.mark.parametrize("mod,ok", ALLOWED.items(), ids=ALLOWED)
