@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['BLOCK_SIZES', 'CODES', 'quantize_absmax', 'dequantize_absmax', 'quantize_zeropoint', 'dequantize_zeropoint',
-           'linear_int8', 'nf4_code', 'fp4_code', 'Quantized', 'quantize_4bit', 'dequantize_4bit', 'bits_per_param',
-           'code_entropy', 'quant_explorer', 'FourBitLinear']
+           'linear_int8', 'int4_code', 'nf4_code', 'fp4_code', 'Quantized', 'quantize_4bit', 'dequantize_4bit',
+           'bits_per_param', 'code_entropy', 'quant_explorer', 'FourBitLinear']
 
 # %% ../nbs/12_quant.ipynb #ea77c5f8
 import math
@@ -16,7 +16,7 @@ from statistics import NormalDist
 import torch
 from torch import Tensor, nn
 
-# %% ../nbs/12_quant.ipynb #e2605a29
+# %% ../nbs/12_quant.ipynb #8b560eb8
 def _checked(
     X,             # What shall be quantised
     what="weights",# Its name in messages
@@ -24,16 +24,18 @@ def _checked(
     "Raise `ValueError` for what cannot be quantised."
     if X.dtype not in (torch.float32, torch.bfloat16, torch.float16):
         raise ValueError(f"{what} are {X.dtype}: give float32, bfloat16 or float16")
-    if not X.numel(): raise ValueError(f"{what} have shape {tuple(X.shape)}: there is nothing to quantise")
+    if not X.numel():
+        raise ValueError(f"{what} have shape {tuple(X.shape)}: there is nothing to quantise")
 
 def _finite(
     extremes,      # Largest sizes of all blocks: NaN and inf show in them
     what="weights",
 ):
     if not torch.isfinite(extremes).all():
-        raise ValueError(f"{what} have NaN or inf: they would spread over their whole block, find their cause first")
+        raise ValueError(f"{what} have NaN or inf: they would spread over their whole block, "
+                         "find their cause first")
 
-# %% ../nbs/12_quant.ipynb #3fd461fb
+# %% ../nbs/12_quant.ipynb #7fb08e8a
 def _rows(
     X,          # Any shape
     block_size, # Weights that share a scale; None: each row has one
@@ -41,7 +43,8 @@ def _rows(
     "Cut into what shares a scale. Raises `ValueError` for an impossible block size."
     if block_size is None: return X.reshape(-1, X.shape[-1]).float()
     if type(block_size) is not int or block_size < 1:
-        raise ValueError(f"block_size is {block_size!r}: use None for rows, or a positive number of weights")
+        raise ValueError(f"block_size is {block_size!r}: use None for rows, "
+                         "or a positive number of weights")
     flat = X.reshape(-1).float()
     missing = -len(flat) % block_size
     return torch.cat([flat, flat[-1:].expand(missing)]).view(-1, block_size)
@@ -64,7 +67,7 @@ def quantize_absmax(
     codes = torch.round(rows*(127/absmax.clamp(min=1e-38))[:, None]).to(torch.int8)
     return codes.view(-1)[:X.numel()].view(X.shape), absmax
 
-# %% ../nbs/12_quant.ipynb #393ea385
+# %% ../nbs/12_quant.ipynb #0005659d
 def dequantize_absmax(
     codes:Tensor,             # int8, `[…, d_in]`
     absmax:Tensor,            # `[rows or blocks]`, float32
@@ -72,11 +75,12 @@ def dequantize_absmax(
     block_size:int|None=None, # As it was quantised
     dtype:torch.dtype=torch.float32,
 )->Tensor:                    # Shape of `codes`
-    """What `quantize_absmax` stored, as numbers. Raises `ValueError` if there is not one absmax for each
-    row or block."""
+    """What `quantize_absmax` stored, as numbers. Raises `ValueError` if there is not one absmax for
+    each row or block."""
     rows = _rows(codes, block_size)
     if len(rows) != len(absmax):
-        raise ValueError(f"{len(absmax)} absmax for {len(rows)} rows or blocks: was it another block_size?")
+        raise ValueError(f"{len(absmax)} absmax for {len(rows)} rows or blocks: "
+                         "was it another block_size?")
     out = rows*(absmax/127)[:, None]
     return out.view(-1)[:codes.numel()].view(codes.shape).to(dtype)
 
@@ -102,7 +106,7 @@ def quantize_zeropoint(
     codes = (torch.round(rows/scale[:, None]) + zero[:, None]).clamp(0, 255).to(torch.uint8)
     return codes.view(-1)[:X.numel()].view(X.shape), scale, zero
 
-# %% ../nbs/12_quant.ipynb #ab0b0d68
+# %% ../nbs/12_quant.ipynb #1bbf0525
 def dequantize_zeropoint(
     codes:Tensor,             # uint8, `[…, d_in]`
     scale:Tensor,             # `[rows or blocks]`: what one step is worth
@@ -111,8 +115,8 @@ def dequantize_zeropoint(
     block_size:int|None=None, # As it was quantised
     dtype:torch.dtype=torch.float32,
 )->Tensor:                    # Shape of `codes`
-    """What `quantize_zeropoint` stored, as numbers. Raises `ValueError` if there is not one scale and zero
-    for each row or block."""
+    """What `quantize_zeropoint` stored, as numbers. Raises `ValueError` if there is not one scale and
+    zero for each row or block."""
     rows = _rows(codes, block_size)
     if not len(rows) == len(scale) == len(zero):
         raise ValueError(f"{len(scale)} scales and {len(zero)} zeros for {len(rows)} rows or blocks: "
@@ -120,16 +124,16 @@ def dequantize_zeropoint(
     out = (rows - zero[:, None])*scale[:, None]
     return out.view(-1)[:codes.numel()].view(codes.shape).to(dtype)
 
-# %% ../nbs/12_quant.ipynb #698ab5fb
+# %% ../nbs/12_quant.ipynb #36c8462d
 def linear_int8(
     X:Tensor,            # Input, `[tokens, d_in]`
     codes:Tensor,        # int8 weights, `[d_out, d_in]`, from `quantize_absmax` by rows
     absmax:Tensor,       # `[d_out]`
     *,
-    threshold:float=6.,  # Input columns with a value of this size or more stay in full precision; 0: none
+    threshold:float=6.,  # Input columns that reach this size stay in full precision; 0: none do
 )->Tensor:               # `X @ W.T`, `[tokens, d_out]`
-    """LLM.int8: an int8 product with row scales for most columns of the input, a product in the input's
-    precision for those with outliers.
+    """LLM.int8: an int8 product with row scales for most columns of the input, a product in the
+    input's precision for those with outliers.
 
     Raises `ValueError` for shapes that do not match, and as `quantize_absmax` does.
 
@@ -149,9 +153,9 @@ def linear_int8(
     kept = dequantize_absmax(codes, absmax, dtype=X.dtype)[:, columns]
     return (out + X[:, columns] @ kept.T).to(X.dtype)
 
-# %% ../nbs/12_quant.ipynb #5b418e6c
-def int4_code()->Tensor: # `[16]`: 7/7, 6/7, …, 0, 0, …, −7/7
-    "Evenly spaced, in the order in which bitsandbytes lists them."
+# %% ../nbs/12_quant.ipynb #8c490fc6
+def int4_code()->Tensor: # `[16]` float32: 7/7, 6/7, …, 0, 0, …, −7/7
+    "The even code: fifteen steps, with 0 twice, in the order in which bitsandbytes lists them."
     return torch.tensor([*range(7, -1, -1), *range(0, -8, -1)])/7
 
 # %% ../nbs/12_quant.ipynb #e1691aaf
@@ -179,12 +183,12 @@ def fp4_code()->Tensor: # `[16]` float32 in the order of the bit patterns; patte
     values = torch.tensor([number(b) for b in range(16)])
     return values/values.max()
 
-# %% ../nbs/12_quant.ipynb #83b4aca8
+# %% ../nbs/12_quant.ipynb #ba192069
 @dataclass(frozen=True, eq=False)
 class Quantized:
     """A tensor in four bits. Made by `quantize_4bit`, read back by `dequantize_4bit`."""
     codes:Tensor         # Packed, uint8 `[ceil(n/2)]`: the first of two weights in the upper nibble
-    absmax:Tensor        # A scale for each block: float32 `[blocks]`, or uint8 if they are quantised too
+    absmax:Tensor        # A scale for each block, `[blocks]`: float32, or uint8 codes of it
     code:Tensor          # The sixteen numbers, float32 `[16]`
     shape:tuple          # Shape of the weights
     dtype:torch.dtype    # Their dtype
@@ -216,13 +220,13 @@ def _code(
                          "give 16 numbers from −1 to 1")
     return code
 
-# %% ../nbs/12_quant.ipynb #899d3326
+# %% ../nbs/12_quant.ipynb #0626936a
 def _encode(
     flat,       # float32 `[n]`
     code,       # The sixteen numbers
     block_size, # Weights that share a scale
 ):              # Packed codes, uint8 `[ceil(n/2)]`; absmax, float32 `[blocks]`
-    "Scale, find the nearest of the sixteen, pack. The arithmetic is bitsandbytes' (backends/default/ops.py)."
+    "Scale, find the nearest, pack: the arithmetic of bitsandbytes' backends/default/ops.py."
     order = torch.argsort(code, stable=True)
     bounds = (code[order[:-1]] + code[order[1:]])/2
     full = len(flat) - len(flat) % block_size
@@ -231,7 +235,8 @@ def _encode(
     scaled = (blocks*(1/absmax.clamp(min=1e-38))[:, None]).clamp_(-1, 1).view(-1)
     if len(last):
         most = last.abs().amax().clamp(min=1e-38)
-        absmax, scaled = torch.cat([absmax, most[None]]), torch.cat([scaled, (last/most).clamp(-1, 1)])
+        absmax = torch.cat([absmax, most[None]])
+        scaled = torch.cat([scaled, (last/most).clamp(-1, 1)])
     if len(scaled) % 2: scaled = torch.cat([scaled, scaled.new_zeros(1)])
     nearest = order.to(torch.uint8)[torch.bucketize(scaled, bounds, out_int32=True)].view(-1, 2)
     return nearest[:, 0] << 4 | nearest[:, 1], absmax
@@ -247,7 +252,7 @@ def _dynamic_code(): # float32 `[256]`, ascending
         values += means + [-m for m in means]
     return torch.tensor(sorted(values))
 
-# %% ../nbs/12_quant.ipynb #2afbd0c1
+# %% ../nbs/12_quant.ipynb #ff113265
 @cache
 def _dynamic_table(): # uint8 `[65536]`: nearest code of each of 65,536 numbers from −1 to 1
     code = _dynamic_code()
@@ -257,14 +262,12 @@ def _dynamic_table(): # uint8 `[65536]`: nearest code of each of 65,536 numbers 
 def _quantize_scales(
     x, # float32 `[n]`
 ):     # uint8 `[n]`, absmax float32 `[ceil(n/256)]`
-    "Eight bits in blocks of 256, as bitsandbytes' C++ does on a CPU (csrc/cpu_ops.cpp, `quantize_cpu_impl`)."
+    "Eight bits in blocks of 256, as `quantize_cpu_impl` in bitsandbytes' csrc/cpu_ops.cpp."
     blocks = torch.cat([x, x.new_zeros(-len(x) % 256)]).view(-1, 256)
     absmax = blocks.abs().amax(1)
     scaled = (blocks*(1/absmax)[:, None]).clamp(-1, 1)
-    # the C++ compiles t·65535 + ½ to one fused step that rounds once; float64 holds it exactly
-    index = (((scaled + 1)*.5).double()*65535 + .5).float().nan_to_num(0).long()
-    codes = _dynamic_table().to(x.device)[index].masked_fill((absmax == 0)[:, None], 0)
-    return codes.view(-1)[:len(x)], absmax
+    index = ((scaled + 1)*.5*65535 + .5).nan_to_num(0).long()  # a block of zeros is 0/0: code 0
+    return _dynamic_table().to(x.device)[index].view(-1)[:len(x)], absmax
 
 def _dequantize_scales(
     q, # Quantized, with scales in 8 bits
@@ -272,7 +275,7 @@ def _dequantize_scales(
     blocks = torch.arange(len(q.absmax), device=q.absmax.device)//256
     return _dynamic_code().to(q.absmax.device)[q.absmax.int()]*q.nested_absmax[blocks] + q.offset
 
-# %% ../nbs/12_quant.ipynb #de9861bd
+# %% ../nbs/12_quant.ipynb #357ac861
 def quantize_4bit(
     W:Tensor,             # Weights of any shape, float32, bfloat16 or float16
     *,
@@ -283,14 +286,15 @@ def quantize_4bit(
     """Quantise weights to four bits in blocks. For "nf4" and "fp4" the bytes are those of
     `bitsandbytes.functional.quantize_4bit` on a CPU.
 
-    Raises `ValueError` for NaN or inf, no weights, another dtype, an unknown code, or a block size that is
-    not allowed.
+    Raises `ValueError` for NaN or inf, no weights, another dtype, an unknown code, or a block size
+    that is not allowed.
 
     Source: Dettmers et al. 2023, arXiv:2305.14314, section 3; bitsandbytes 0.50.2."""
     _checked(W)
     code = _code(code).to(W.device)
     if block_size not in BLOCK_SIZES:
-        raise ValueError(f"block_size is {block_size!r}: use one of {', '.join(map(str, BLOCK_SIZES))}")
+        allowed = ", ".join(map(str, BLOCK_SIZES))
+        raise ValueError(f"block_size is {block_size!r}: use one of {allowed}")
     pieces = [_encode(p.float(), code, block_size) for p in W.detach().reshape(-1).split(1 << 17)]
     codes, absmax = (torch.cat(t) for t in zip(*pieces))
     _finite(absmax)
@@ -339,18 +343,18 @@ def bits_per_param(
         raise ValueError(f"block_size is {block_size!r}: use a positive number of weights")
     return 4 + (8/block_size + 32/(block_size*256) if double else 32/block_size)
 
-# %% ../nbs/12_quant.ipynb #cbf33b1b
+# %% ../nbs/12_quant.ipynb #7566982d
 def code_entropy(
     q:Quantized, # From `quantize_4bit`
 )->float:        # Bits per weight, 0 to 4
-    """Entropy of the codes in use: 4 only if all sixteen are equally frequent. Two codes for the same
-    number, as FP4's zeros, count as one."""
+    """Entropy of the codes in use: 4 only if all sixteen are equally frequent. Two codes for the
+    same number, as FP4's zeros, count as one."""
     codes = torch.stack([q.codes >> 4, q.codes & 15], 1).view(-1)[:math.prod(q.shape)]
     _, same = torch.unique(q.code, return_inverse=True)
     p = torch.bincount(same[codes.int()]).double()/len(codes)
     return -(p[p > 0]*p[p > 0].log2()).sum().item()
 
-# %% ../nbs/12_quant.ipynb #4e228e5f
+# %% ../nbs/12_quant.ipynb #deb676ca
 def quant_explorer(
     W:Tensor, # Weights, at least 4096 of them
 ):            # The explorer "quant", with `.settings`
@@ -369,7 +373,8 @@ def quant_explorer(
              "E2M1": [s*v/6 for s in (1, -1) for v in e2m1], "int4": int4_code().tolist(),
              "naive quantiles": [v/naive[-1] for v in naive]}
     codes = {k: sorted({round(v, 8) + 0. for v in c}) for k, c in codes.items()}
-    return explorer("quant", dict(weights=[float(f"{v:.5g}") for v in weights.tolist()], codes=codes))
+    weights = [float(f"{v:.5g}") for v in weights.tolist()]
+    return explorer("quant", dict(weights=weights, codes=codes))
 
 # %% ../nbs/12_quant.ipynb #b22bfe1a
 class _MatMul4Bit(torch.autograd.Function):
@@ -383,12 +388,12 @@ class _MatMul4Bit(torch.autograd.Function):
         dx = g @ dequantize_4bit(ctx.q, dtype=g.dtype) if ctx.needs_input_grad[0] else None
         return dx, g.reshape(-1, g.shape[-1]).sum(0) if ctx.with_bias else None, None
 
-# %% ../nbs/12_quant.ipynb #11dfca7a
+# %% ../nbs/12_quant.ipynb #a0a5fe60
 class FourBitLinear(nn.Module):
     """A frozen linear layer in four bits: packed weights, read back in the dtype of its input.
 
-    Nothing in it is trained; gradients pass through to its input. Raises `ValueError` for a layer that
-    is no `nn.Linear`, an input of another width, and as `quantize_4bit` does.
+    Nothing in it is trained; gradients pass through to its input. Raises `ValueError` for a layer
+    that is no `nn.Linear`, an input of another width, and as `quantize_4bit` does.
 
     Source: Dettmers et al. 2023, arXiv:2305.14314, equation 5; bitsandbytes 0.50.2, `Linear4bit`."""
     def __init__(self,
@@ -399,21 +404,25 @@ class FourBitLinear(nn.Module):
         double:bool=True,  # As in `quantize_4bit`
     ):
         super().__init__()
-        if not isinstance(linear, nn.Linear): raise ValueError(f"{type(linear).__name__} is no nn.Linear")
+        if not isinstance(linear, nn.Linear):
+            raise ValueError(f"{type(linear).__name__} is no nn.Linear")
         q = quantize_4bit(linear.weight, code=code, block_size=block_size, double=double)
         self.out_features, self.in_features = self.shape = q.shape
         self.dtype, self.block_size = q.dtype, block_size
-        for n in ("codes", "absmax", "code", "offset", "nested_absmax"): self.register_buffer(n, getattr(q, n))
-        self.bias = None if linear.bias is None else nn.Parameter(linear.bias.detach().clone(), False)
+        for n in ("codes", "absmax", "code", "offset", "nested_absmax"):
+            self.register_buffer(n, getattr(q, n))
+        b = linear.bias
+        self.bias = None if b is None else nn.Parameter(b.detach().clone(), requires_grad=False)
     def _apply(self, fn, recurse=True):
         exact = {n: b for n, b in self._buffers.items() if b is not None and b.is_floating_point()}
         super()._apply(fn, recurse)
         self._buffers.update({n: b.to(self.codes.device) for n, b in exact.items()})
         return self
     @property
-    def quantized(self): return Quantized(**{n: getattr(self, n) for n in Quantized.__dataclass_fields__})
+    def quantized(self):
+        return Quantized(**{n: getattr(self, n) for n in Quantized.__dataclass_fields__})
     @property
-    def weight(self): return dequantize_4bit(self.quantized)  # [d_out, d_in], a new tensor each time
+    def weight(self): return dequantize_4bit(self.quantized)  # [d_out, d_in], read back each time
     def forward(self, x):  # [..., d_in] → [..., d_out]
         if x.shape[-1] != self.in_features:
             raise ValueError(f"input {tuple(x.shape)} for a layer of {self.in_features} inputs")

@@ -1,5 +1,5 @@
 """Four-bit weights: the bytes are bitsandbytes', the errors are bounded, and the layer keeps nothing for the way back."""
-import math, re
+import math
 
 import bitsandbytes as bnb
 import bitsandbytes.functional as bnbF
@@ -9,9 +9,9 @@ from torch import nn
 
 from ftcourse.lora import LoRALinear
 from ftcourse.quant import (BLOCK_SIZES, CODES, FourBitLinear, Quantized, bits_per_param, code_entropy, dequantize_4bit, dequantize_absmax,
-                            dequantize_zeropoint, fp4_code, linear_int8, nf4_code, quant_explorer, quantize_4bit, quantize_absmax, quantize_zeropoint)
+                            dequantize_zeropoint, fp4_code, linear_int8, nf4_code, quant_explorer, quantize_4bit, quantize_absmax, quantize_zeropoint, _quantize_scales)
 from test_explore import choose, readout
-from test_site import browser, needs_browser, pages, served, site  # noqa: F401  (fixtures)
+from test_site import browser, needs_browser  # noqa: F401  (fixture)
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 AVX512 = torch.backends.cpu.get_cpu_capability() == "AVX512"
@@ -95,6 +95,16 @@ def test_a_short_last_block_is_divided_and_a_full_one_multiplied():
         same_as_bitsandbytes(torch.cat([w, a]), "nf4", 64, False)
         same_as_bitsandbytes(torch.cat([w, a, torch.zeros(48)]), "nf4", 64, False)
     assert found > 0
+
+
+def test_scales_go_through_the_same_table_of_65536():
+    "Numbers at the borders between two of its entries, and a step of float32 to either side."
+    border = ((torch.arange(65535, dtype=torch.float64) + .5)/65535*2 - 1).float()
+    x = torch.cat([border, torch.nextafter(border, torch.tensor(2.)), torch.nextafter(border, torch.tensor(-2.))])
+    x = torch.cat([nn.functional.pad(x, (0, -len(x) % 255)).view(-1, 255), torch.ones(-(-len(x)//255), 1)], 1).view(-1)  # absmax of all blocks: 1
+    codes, absmax = _quantize_scales(x)
+    theirs, state = bnbF.quantize_blockwise(x, blocksize=256)
+    assert torch.equal(codes, theirs) and torch.equal(absmax, state.absmax)
 
 
 def test_nf4_is_the_published_table(): assert torch.equal(nf4_code(), bnbF.get_4bit_type("nf4", device="cpu"))
@@ -204,28 +214,28 @@ def test_entropy_and_error_of_nf4_on_normal_numbers():
 
 def make_layer(bias=True, dtype=torch.float32, **kwargs):
     torch.manual_seed(0)
-    linear = nn.Linear(96, 40, bias=bias).to(dtype)
+    linear = nn.Linear(128, 40, bias=bias).to(dtype)
     return linear, FourBitLinear(linear, **kwargs)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_the_layer_multiplies_by_what_is_read_back(dtype):
     linear, layer = make_layer(dtype=dtype)
-    x = weights((2, 3, 96), 1, dtype)
+    x = weights((2, 3, 128), 1, dtype)
     assert torch.equal(layer(x), nn.functional.linear(x, layer.weight, linear.bias))
 
 
 def test_the_layer_trains_nothing_and_changes_nothing():
     linear, layer = make_layer()
     before = linear.weight.clone()
-    layer(weights((3, 96), 1).requires_grad_()).sum().backward()
+    layer(weights((3, 128), 1).requires_grad_()).sum().backward()
     assert torch.equal(linear.weight, before) and linear.weight.requires_grad
-    assert not any(p.requires_grad for p in layer.parameters()) and layer.bias is not linear.bias
+    assert not any(p.requires_grad for p in layer.parameters()) and layer.bias.data_ptr() != linear.bias.data_ptr()
 
 
 def test_the_gradient_of_the_input_is_that_of_autograd():
     _, layer = make_layer()
-    x = weights((2, 3, 96), 1).requires_grad_()
+    x = weights((2, 3, 128), 1).requires_grad_()
     y = x.detach().clone().requires_grad_()
     layer(x).square().sum().backward()
     nn.functional.linear(y, layer.weight, layer.bias).square().sum().backward()
@@ -235,14 +245,14 @@ def test_the_gradient_of_the_input_is_that_of_autograd():
 def test_a_bias_that_is_made_trainable_gets_its_gradient():
     _, layer = make_layer()
     layer.bias.requires_grad_()
-    layer(weights((2, 3, 96), 1)).sum().backward()
+    layer(weights((2, 3, 128), 1)).sum().backward()
     assert torch.equal(layer.bias.grad, torch.full((40,), 6.))
 
 
 def test_nothing_is_kept_for_the_backward_pass():
     _, layer = make_layer()
     kept = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t): layer(weights((3, 96), 1).requires_grad_())
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t): layer(weights((3, 128), 1).requires_grad_())
     assert not kept
 
 
@@ -255,7 +265,7 @@ def test_casting_the_model_leaves_the_scales_alone():
 
 def test_the_layer_is_saved_and_loaded():
     _, a = make_layer()
-    torch.manual_seed(1); b = FourBitLinear(nn.Linear(96, 40))
+    torch.manual_seed(1); b = FourBitLinear(nn.Linear(128, 40))
     b.load_state_dict(a.state_dict())
     assert torch.equal(a.weight, b.weight) and torch.equal(a.bias, b.bias)
 
@@ -263,13 +273,13 @@ def test_the_layer_is_saved_and_loaded():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_lora_over_it_equals_lora_over_bitsandbytes(dtype):
     linear, layer = make_layer(bias=False, dtype=dtype)
-    base = bnb.nn.Linear4bit(96, 40, bias=False, quant_type="nf4")
+    base = bnb.nn.Linear4bit(128, 40, bias=False, quant_type="nf4")
     base.weight = bnb.nn.Params4bit(linear.weight.detach().clone(), requires_grad=False, quant_type="nf4")
     ours, theirs = LoRALinear(layer, 4, 8.), LoRALinear(base.to("cpu"), 4, 8.)
     nn.init.normal_(ours.B); theirs.A.data.copy_(ours.A.data); theirs.B.data.copy_(ours.B.data)
     grads = []
     for net in (ours, theirs):
-        x = weights((5, 96), 1, dtype).requires_grad_()
+        x = weights((5, 128), 1, dtype).requires_grad_()
         y = net(x); y.square().sum().backward()
         grads.append([y, x.grad, net.A.grad, net.B.grad])
     assert all(torch.equal(a, b) for a, b in zip(*grads))
@@ -291,7 +301,7 @@ NAN, INF = BAD.clone(), BAD.clone(); NAN[2, 3], INF[1, 1] = float("nan"), float(
     (lambda: dequantize_4bit(Quantized(**{**vars(quantize_4bit(BAD)), "shape": (4, 63)})), "do not match"),
     (lambda: dequantize_absmax(*quantize_absmax(BAD), block_size=32), "was it another block_size"),
     (lambda: linear_int8(NAN, *quantize_absmax(BAD)), "activations have NaN or inf"), (lambda: linear_int8(BAD[:, 1:], *quantize_absmax(BAD)), "do not match"),
-    (lambda: make_layer()[1](BAD), r"input \(4, 64\) for a layer of 96"), (lambda: FourBitLinear(nn.Embedding(3, 4)), "Embedding is no nn.Linear"),
+    (lambda: make_layer()[1](BAD), r"input \(4, 64\) for a layer of 128"), (lambda: FourBitLinear(nn.Embedding(3, 4)), "Embedding is no nn.Linear"),
     (lambda: quant_explorer(BAD), "256 weights: give at least 4096")])
 def test_bad_input_is_named_with_its_remedy(call, says):
     with pytest.raises(ValueError, match=says): call()
@@ -302,19 +312,18 @@ def test_the_explorer_is_small(): assert len(quant_explorer(weights((4096,), 0))
 
 @needs_browser
 @pytest.mark.browser
-@pytest.mark.parametrize("code,block", [("NF4", 64), ("int4", 256), ("FP4 (bitsandbytes)", 32)])
-def test_the_explorer_computes_what_python_does(served, browser, code, block):
+@pytest.mark.parametrize("code,block", [("nf4", 64), ("int4", 256), ("fp4", 32)])
+def test_the_explorer_computes_what_python_does(browser, code, block):
+    W = torch.tensor([float(f"{v:.5g}") for v in weights((4096,), 0).tolist()])
     page = browser.new_page()
-    page.goto(f"{served}/quant.html", wait_until="networkidle")
+    page.set_content(quant_explorer(W)._repr_mimebundle_()[0]["text/html"])
     box = page.locator(".ft").first
-    html = page.content()
-    W = torch.tensor([float(v) for v in re.search(r'"weights":\[([^\]]*)\]', html)[1].split(",")])
-    choose(box, "code", code)
-    sizes = [16, 32, 64, 128, 256, 512, 1024, 4096]
-    choose(box, "block", str(sizes.index(block)))
-    q = quantize_4bit(W, code={"NF4": "nf4", "int4": "int4", "FP4 (bitsandbytes)": "fp4"}[code], block_size=block)
+    box.locator("dd").first.wait_for()
+    choose(box, "code", {"nf4": "NF4", "int4": "int4", "fp4": "FP4 (bitsandbytes)"}[code])
+    choose(box, "block", str([16, 32, 64, 128, 256, 512, 1024, 4096].index(block)))
+    q = quantize_4bit(W, code=code, block_size=block)
     snr = 10*torch.log10((W**2).sum()/((W - dequantize_4bit(q))**2).sum()).item()
     got = readout(box)
-    assert float(got["signal to noise"].split()[0]) == pytest.approx(snr, abs=.02)
-    assert float(got["entropy of the codes"].split()[0]) == pytest.approx(code_entropy(q), abs=.003)
+    assert float(got["signal to noise"].split()[0]) == pytest.approx(snr, abs=.01)
+    assert float(got["entropy of the codes"].split()[0]) == pytest.approx(code_entropy(q), abs=.002)
     assert float(got["bits per weight"]) == pytest.approx(bits_per_param(block), abs=.001)
