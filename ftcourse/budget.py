@@ -109,7 +109,7 @@ def _targets(a, target_modules):
         raise ValueError(f"target_modules is {target_modules!r}: {a.kind} has {', '.join(sorted(names))}")
     return asked
 
-# %% ../nbs/13_budget.ipynb #8f2f960d
+# %% ../nbs/13_budget.ipynb #267feff0
 def lora_params(
     a:Arch,
     r:int=16,                    # Rank
@@ -122,7 +122,8 @@ def lora_params(
     hit = [(i, o) for n, i, o in a.linears if n in _targets(a, target_modules)]
     most = min(min(s) for s in hit)
     if isinstance(r, bool) or not isinstance(r, int) or not 1 <= r <= most:
-        raise ValueError(f"r is {r!r}: a whole number from 1 to {most}, the smallest side of the adapted matrices")
+        raise ValueError(f"r is {r!r}: a whole number from 1 to {most}, "
+                         "the smallest side of the adapted matrices")
     return a.layers*sum(r*(i + o) for i, o in hit)
 
 # %% ../nbs/13_budget.ipynb #3811b8d8
@@ -227,14 +228,15 @@ class _Way:
     @property
     def tokens(self): return self.batch*self.seq
 
-# %% ../nbs/13_budget.ipynb #39aaa22d
+# %% ../nbs/13_budget.ipynb #f048c3bc
 def _way(a, job):
-    lora, full, mixed = job.method in ("lora", "qlora"), job.method in ("full", "layers"), job.dtype == "mixed"
+    lora, full = job.method in ("lora", "qlora"), job.method in ("full", "layers")
+    mixed = job.dtype == "mixed"
     on = {n for n, _, _ in a.linears} if full else _targets(a, job.target_modules) if lora else ()
     e = 4 if job.dtype == "float32" else 2
     cast = lora and (job.dtype, job.adapter_dtype) == ("bfloat16", "float32")
-    return _Way(job.batch, job.seq + job.virtual*(job.method == "prompt"), job.virtual*(job.method == "prefix"),
-                full, frozenset(on), e, 4 if mixed else e, mixed, cast)
+    longer, prefix = job.virtual*(job.method == "prompt"), job.virtual*(job.method == "prefix")
+    return _Way(job.batch, job.seq + longer, prefix, full, frozenset(on), e, 4 if mixed else e, mixed, cast)
 
 # %% ../nbs/13_budget.ipynb #8f7fc06c
 def _kept_input(w, width, names, kept=False):
@@ -267,7 +269,7 @@ def _parts(a):
     if a.kind == "gpt2": return ("c_attn",), ("c_proj",), ("c_fc",), ("c_proj",)
     return ("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",)
 
-# %% ../nbs/13_budget.ipynb #dd3a7783
+# %% ../nbs/13_budget.ipynb #88697ae0
 def _kept_block(a, job, grad=True):
     "Bytes that one block keeps for all tokens; `grad`: its input wants a gradient."
     w, (qkv, out, up, down) = _way(a, job), _parts(a)
@@ -286,7 +288,8 @@ def _kept_block(a, job, grad=True):
     token += (4 if w.cast else w.e)*job.r*len(adapted)
     copies = 0
     if w.mixed:  # 16-bit copies of the weights that a gradient passes, and of the adapters
-        copies = 2*(sum(i*o*needs[n] for n, i, o in a.linears) + sum(job.r*(o + i*needs[n]) for n, i, o in adapted))
+        copies = 2*(sum(i*o*needs[n] for n, i, o in a.linears)
+                    + sum(job.r*(o + i*needs[n]) for n, i, o in adapted))
     return w.tokens*token + attention + copies
 
 # %% ../nbs/13_budget.ipynb #bd7f1762
@@ -322,7 +325,7 @@ def _static(a, job):
     return dict(weights=_weight_bytes(a, job), adapters=n*_trained_size(job)*separate,
                 optimizer=_optimizer_bytes(n, job) if n else 0)
 
-# %% ../nbs/13_budget.ipynb #3946bcdc
+# %% ../nbs/13_budget.ipynb #570fe888
 def _moments(a, job):
     "Bytes at each moment that can be the fullest of a step: `{moment: {kind: bytes}}`."
     w, (blocks, rest), (total, head, block, largest) = _way(a, job), _kept(a, job), _gradients(a, job)
@@ -341,7 +344,8 @@ def _moments(a, job):
     if not (job.device == "cpu" and "8bit" in job.optimizer): unpacked = 0
     once = 1.5 if w.mixed else 1 + (job.chunks > 1)  # 16 bits, then a 32-bit copy; or a sum and an addend
     again = one - inputs//n if job.checkpointing else 0
-    tied = 2*table*_trained_size(job)*bool(head)*(a.tied or before > 0)*(not job.in_backward)
+    # in 32 bits a third table holds the sum; after autocast's conversion PyTorch adds in place
+    tied = (1 if w.mixed else 2)*table*_trained_size(job)*bool(head)*(a.tied or before > 0)*(not job.in_backward)
     rows = {"loss": (before, kept + late, 12*a.vocab*piece, 0),
             "head": (before + int(head*once), kept + late, w.e*a.vocab*piece, 0),
             "last block": (before + head, kept + again, 0, scratch),
@@ -436,7 +440,7 @@ def plan(
     moments = _generation(a, job) if job.method == "generate" else _moments(a, job)
     return Plan(a, job, moments, trainable_params(a, job), _flops(a, job), tuple(notes))
 
-# %% ../nbs/13_budget.ipynb #d9d0aa85
+# %% ../nbs/13_budget.ipynb #6b460c00
 def report(
     p:Plan,
 )->str: # Several lines; GB are 10^9 bytes
@@ -447,7 +451,8 @@ def report(
     if j.accumulation > 1: ways.append(f"accumulation {j.accumulation}")
     if j.labelled: ways.append(f"{j.labelled} labelled")
     if j.chunks > 1: ways.append(f"loss in {j.chunks} chunks")
-    head = f"{p.arch.kind} {n/1e9:.3g}B · {j.method} · {j.seq} tokens × {j.batch} · {j.dtype} · {', '.join(ways)}"
+    head = (f"{p.arch.kind} {n/1e9:.3g}B · {j.method} · {j.seq} tokens × {j.batch} · {j.dtype} · "
+            + ", ".join(ways))
     rows = [f"  {k:<12}{v/1e9:>9.3f} GB {v/total:>6.1%}" for k, v in p.bytes.items() if v]
     rows.append(f"  {'peak':<12}{total/1e9:>9.3f} GB, at the moment: {p.moment}")
     rows.append(f"  trains {p.trainable:,} of {n:,} parameters ({p.trainable/n:.2%})")
@@ -533,13 +538,14 @@ def fits(
     """Whether the fullest moment of a plan fits a GPU. Raises `ValueError` for an unknown GPU."""
     return p.total <= gpu_bytes(gpu)
 
-# %% ../nbs/13_budget.ipynb #40735a6a
+# %% ../nbs/13_budget.ipynb #ab37f29f
 def _changes(a, job):
     "Single ways to need less, `(text, change)`, the cheapest first."
     full = job.method in ("full", "layers")
     if job.method != "generate":
         if job.chunks == 1: yield "compute the loss in 8 chunks", dict(chunks=8)
-        if not job.checkpointing and job.method != "prefix": yield "turn checkpointing on", dict(checkpointing=True)
+        if not job.checkpointing and job.method != "prefix":
+            yield "turn checkpointing on", dict(checkpointing=True)
         if job.batch > 1 and not job.in_backward: yield (
             f"one row at a time, {job.batch*job.accumulation} accumulated",
             dict(batch=1, accumulation=job.batch*job.accumulation))

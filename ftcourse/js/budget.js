@@ -14,7 +14,7 @@ function explore(kit, data) {
   const gpu = kit.choice("gpu", { label: "GPU", options: Object.keys(data.gpus), value: "rtx-4090" });
   const moments = ["loss", "head", "last block", "first block", "embedding", "update"];
   const colours = { weights: "base", adapters: "trained", gradients: "fifth", optimizer: "sixth", activations: "other", logits: "wrong", scratch: "#c9ced6" };
-  const chart = kit.chart({ x: { label: "moment of a step", domain: [0, 6], ticks: [.5, 1.5, 2.5, 3.5, 4.5, 5.5], format: t => moments[Math.floor(t)] },
+  const chart = kit.chart({ x: { label: "moment of a step (last, first: of the blocks)", domain: [0, 6], ticks: [.5, 1.5, 2.5, 3.5, 4.5, 5.5], format: t => moments[Math.floor(t)].replace(" block", "").replace("ding", "") },
     y: { label: "GB" }, height: 260, alt: "Bytes by kind at six moments of a training step, and the memory of the GPU" });
   const out = kit.readout(), sum = xs => xs.reduce((a, b) => a + b, 0);
 
@@ -55,7 +55,7 @@ function explore(kit, data) {
     const all = trained * size, head = full ? table * size : 0, scratch = tokens * (2 * f + d) * e;
     const perBlock = full ? (linear + a.block_other) * size : Math.floor(trained / L) * size, once = mixed ? 1.5 : chunks > 1 ? 2 : 1;
     const rows = [[0, kept + late, 12 * V * piece, 0], [head * once, kept + late, e * V * piece, 0], [head, kept + again, 0, scratch],
-      [Math.max(0, all - perBlock), one, 0, scratch], [all + (full && a.tied ? 2 * table * size : 0), rest, 0, 0], [all, 0, 0, 0]];
+      [Math.max(0, all - perBlock), one, 0, scratch], [all + (full && a.tied ? (mixed ? 1 : 2) * table * size : 0), rest, 0, 0], [all, 0, 0, 0]];
     return rows.map(([gradients, activations, logits, s]) => ({ weights, adapters: full ? 0 : all, optimizer: states, gradients, activations, logits, scratch: s }));
   }
 
