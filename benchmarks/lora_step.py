@@ -104,15 +104,18 @@ def main():
     todo = [(r, seq, [w for w in WAYS[a.dtype] if w != FULL or r == GRID[0][0]]) for r, seq in GRID]
     rows, rates = [], []
     with tqdm(total=sum(len(ways)*(a.rounds + 2) for *_, ways in todo), desc="steps") as bar:
-        for r, seq, ways in todo:
-            best, rate = times(ways, a.dtype, r, seq, a.rounds, bar)
-            rates.append(rate)
+        for r, seq, ways in todo:  # memory first: a process starts out with the peak of the one that started it
             for w in ways:
                 out = subprocess.run([sys.executable, __file__, "--memory", w, a.dtype, str(r), str(seq)], capture_output=True, text=True)
                 if out.returncode: raise SystemExit(out.stderr[-2000:])
-                rows.append(dict(way=w, r=None if w == FULL else r, seq=seq, batch=BATCH, seconds=best[w], of_peft=best[w]/best[PEFT],
-                                 limit=flops(w, r, seq)/max(rates), **json.loads(out.stdout.splitlines()[-1])))
+                rows.append(dict(way=w, r=None if w == FULL else r, seq=seq, batch=BATCH, **json.loads(out.stdout.splitlines()[-1])))
                 bar.update()
+        for r, seq, ways in todo:
+            best, rate = times(ways, a.dtype, r, seq, a.rounds, bar)
+            rates.append(rate)
+            for q in rows:
+                if q["seq"] == seq and q["way"] in best and q["r"] in (r, None): q.update(seconds=best[q["way"]], of_peft=best[q["way"]]/best[PEFT])
+    for q in rows: q["limit"] = flops(q["way"], q["r"], q["seq"])/max(rates)
     print(f"matrix limit {max(rates)/1e9:.0f} GFLOP/s ({a.dtype}), {machine()}")
     print(f"{'r':>4} {'tokens':>10} {'way':22} {'s/step':>7} {'of PEFT':>8} {'of limit':>9} {'peak MiB':>9} {'first loss':>10}")
     for q in rows:

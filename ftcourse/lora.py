@@ -42,7 +42,7 @@ def _sizes(base):
     if type(base).__name__ == "Conv1D": return tuple(base.weight.shape)[::-1]
     raise ValueError(f"{type(base).__name__} is no linear layer: name the linear layers inside it")
 
-# %% ../nbs/11_lora.ipynb #33417c1a
+# %% ../nbs/11_lora.ipynb #cecc6b1a
 class LoRALinear(nn.Module):
     """A frozen linear layer with a trainable bypass: `base(x) + scale·B(Ax)`.
 
@@ -77,7 +77,7 @@ class LoRALinear(nn.Module):
         y = self.base(x)                                                # [..., d_out]
         if self.merged: return y
         h = F.linear(self.dropout(x), self.A.to(x.dtype)) * self.scale  # [..., r]
-        return y + F.linear(h, self.B.to(x.dtype)).to(y.dtype)
+        return F.linear(h, self.B.to(x.dtype)).to(y.dtype).add_(y)      # in place: one tensor fewer
     @property
     def weight(self): return self.base.weight  # some models ask a layer for it
 
