@@ -205,7 +205,7 @@ def check_near_copies(
     assert sorted(got) == ["Send 7 trays.", "Send 99 cups."], (
         f"expected ['Send 99 cups.', 'Send 7 trays.'], got {got}")
 
-# %% ../nbs/02_checks.ipynb #c6969174
+# %% ../nbs/02_checks.ipynb #5bd7e7d0
 def check_linear_rate(
     fn, # Your function: `fn(t, peak, steps, warmup)` -> learning rate of step t
 )->None:
@@ -224,7 +224,8 @@ def check_linear_rate(
     assert all(math.isclose(a, b, abs_tol=1e-9) for a, b in zip(got, want)), (
         f"expected {want}, got {[round(g, 3) for g in got]}")
     try: none = [fn(t, 8., 4, 0) for t in range(4)]
-    except ZeroDivisionError as e: raise AssertionError("warmup may be 0: test `t < warmup` before you divide by it") from e
+    except ZeroDivisionError as e:
+        raise AssertionError("warmup may be 0: test `t < warmup` before you divide by it") from e
     assert all(math.isclose(a, b) for a, b in zip(none, [8, 6, 4, 2])), (
         f"without warm-up expected [8, 6, 4, 2], got {none}")
 
@@ -322,7 +323,7 @@ def check_add_updates(
         same = all(torch.equal(a, b) for a, b in zip(given, (B1, A1, B2, A2)))
         assert same, "the updates you were given are changed: leave them as they are"
 
-# %% ../nbs/02_checks.ipynb #5dbf8ffc
+# %% ../nbs/02_checks.ipynb #041ca101
 def check_lora_forward(
     fn, # Your function: `fn(x, W, A, B, alpha)` -> `[tokens, d_out]`
 )->None:
@@ -358,7 +359,7 @@ def check_lora_forward(
     assert seen.most < W.numel(), (
         "right, but it forms B @ A, as large as W: multiply x by A first, then by B")
 
-# %% ../nbs/02_checks.ipynb #189b66aa
+# %% ../nbs/02_checks.ipynb #4cda33c4
 def check_same_scale(
     fn, # Your function: `fn(r, alpha, new_r, rslora)` -> alpha for the new rank
 )->None:
@@ -374,9 +375,10 @@ def check_same_scale(
     assert not math.isclose(got, 16*math.sqrt(8)), (
         "only the new run is rsLoRA: the old scale is alpha/r, not alpha/√r")
     assert math.isclose(got, 16), f"16/8 = alpha/√64 has the solution 16, got {got}"
-    assert math.isclose(fn(4, 6, 9, True), 4.5), "right for 8 and 64; for r=4, alpha=6 and new_r=9 expected 4.5"
+    assert math.isclose(fn(4, 6, 9, True), 4.5), (
+        "right for 8 and 64; for r=4, alpha=6 and new_r=9 expected 4.5")
 
-# %% ../nbs/02_checks.ipynb #7fbd686c
+# %% ../nbs/02_checks.ipynb #39394372
 def check_hit_targets(
     fn, # Your function: `fn(names, targets)` -> `{target: number of names hit}`
 )->None:
@@ -397,7 +399,7 @@ def check_hit_targets(
     assert got["mlp.up_proj"] != 0, "a target may have several parts: compare as many as it has"
     assert got == {"q_proj": 2, "0.mlp.up_proj": 1, "k_proj": 0, "mlp.up_proj": 2}, f"got {got}"
 
-# %% ../nbs/02_checks.ipynb #e1107749
+# %% ../nbs/02_checks.ipynb #fe3bcf52
 def check_dead_adapters(
     fn, # Your function: `fn({name: rows})` -> names of layers whose adapter changes nothing
 )->None:
@@ -405,7 +407,8 @@ def check_dead_adapters(
     zero, some = [[0., 0.], [0., 0.]], [[0., 0.], [0., -1e-8]]
     cancel = [[1., -1.], [0., 0.]]
     tensors = {f"base_model.model.{n}.lora_{k}.weight": t for n, a, b in (
-        ("q", some, zero), ("k", some, some), ("v", zero, some), ("o", cancel, cancel)) for k, t in zip("AB", (a, b))}
+        ("q", some, zero), ("k", some, some), ("v", zero, some), ("o", cancel, cancel))
+        for k, t in zip("AB", (a, b))}
     got = fn(dict(tensors))
     assert got is not None, "it returns nothing: end with `return`"
     got = sorted(got)
@@ -417,7 +420,7 @@ def check_dead_adapters(
     assert "v" in got, "A of v is all zeros: BA is zero if either is"
     assert got == ["q", "v"], f"expected q and v, each once, got {got}"
 
-# %% ../nbs/02_checks.ipynb #88c54281
+# %% ../nbs/02_checks.ipynb #4e24159f
 def check_int8_by_hand(
     fn, # Your function: `fn(row)` -> (codes, absmax)
 )->None:
@@ -432,14 +435,15 @@ def check_int8_by_hand(
     assert not math.isclose(absmax, 2/127), "that is the step, absmax/127: return the absmax itself"
     assert math.isclose(absmax, 2), f"the absmax is 2, got {absmax}"
     assert all(c == int(c) for c in codes), "codes are whole numbers: round"
-    assert codes != [32, -128, 77, -1], "that divides by 128: −127…127 is the range, so that both sides are alike"
+    assert codes != [32, -128, 77, -1], (
+        "that divides by 128: −127…127 is the range, so that both sides are alike")
     assert codes != [31, -127, 76, 0], "that cuts off the digits: round to the nearest"
     assert min(codes) < 0, "the sign is lost"
     assert codes == [32, -127, 76, -1], (
         f"expected [32, -127, 76, -1], got {codes}: multiply by 127/absmax, then round")
     assert list(fn([3.0, 1.0])[0]) == [127, 42], "a row without negative numbers goes the same way"
 
-# %% ../nbs/02_checks.ipynb #069b7b6d
+# %% ../nbs/02_checks.ipynb #55d35704
 def check_pack_nibbles(
     fn, # Your function: `fn(codes)` -> bytes, as a list of whole numbers
 )->None:
@@ -456,12 +460,13 @@ def check_pack_nibbles(
     assert got == [182, 63], f"expected [182, 63], got {got}"
     try: odd = list(fn([11, 6, 3]))
     except (IndexError, ValueError, TypeError) as e:
-        raise AssertionError(f"an odd number of codes fails ({type(e).__name__}): fill up with the code of zero") from e
+        raise AssertionError(f"an odd number of codes fails ({type(e).__name__}): "
+                             "fill up with the code of zero") from e
     assert len(odd) == 2, "with an odd number of codes the last one is lost: fill up"
     assert odd != [182, 48], "code 0 is −1 in NF4: the code that means zero is 7"
     assert odd == [182, 55], f"with an odd number fill up with code 7: expected [182, 55], got {odd}"
 
-# %% ../nbs/02_checks.ipynb #74d71c20
+# %% ../nbs/02_checks.ipynb #823a490d
 def check_quant_bits(
     fn, # Your function: `fn(block, nested)` -> bits a weight
 )->None:
@@ -477,9 +482,10 @@ def check_quant_bits(
            4 + 8/64 + 32/(64*256): "that is for blocks of 64 and 256: use the arguments"}
     for wrong, why in say.items(): assert not math.isclose(got, wrong, rel_tol=1e-12), why
     assert math.isclose(got, 4 + 8/128 + 32/(128*512)), f"expected {4 + 8/128 + 32/(128*512)}, got {got}"
-    assert math.isclose(fn(32, 64), 4 + 8/32 + 32/(32*64)), "right for one pair of sizes only: use the arguments"
+    assert math.isclose(fn(32, 64), 4 + 8/32 + 32/(32*64)), (
+        "right for one pair of sizes only: use the arguments")
 
-# %% ../nbs/02_checks.ipynb #f9fa441b
+# %% ../nbs/02_checks.ipynb #933ffa69
 def check_outlier_block(
     fn, # Your function: `fn(weights, block)` -> number of a block
 )->None:
@@ -495,7 +501,7 @@ def check_outlier_block(
     assert got == 2, f"expected block 2, got {got}"
     assert fn(list(weights[8:]), 2) == 0, "right for blocks of four only: use the argument"
 
-# %% ../nbs/02_checks.ipynb #210b1e12
+# %% ../nbs/02_checks.ipynb #f98af08c
 def check_adamw_bytes(
     fn, # `fn(n, w, g, s)` → bytes
 ):
@@ -504,11 +510,12 @@ def check_adamw_bytes(
     assert got is not None, "the function returns nothing: is there a `return`?"
     assert got != 8000, "AdamW remembers two numbers for each parameter: a mean and a mean square"
     assert got != 16000, "weights, gradients and states may have different sizes: use w, g and s"
-    assert got == 12_000, f"16-bit weights and gradients with 32-bit states are 12 bytes a parameter; you have {got/1000:g}"
+    assert got == 12_000, (
+        f"16-bit weights and gradients with 32-bit states are 12 bytes a parameter; you have {got/1000:g}")
     got = fn(7, 4, 2, 1)
     assert got == 56, f"with w=4, g=2, s=1 it is 8 bytes a parameter; you have {got/7:g}"
 
-# %% ../nbs/02_checks.ipynb #b6700520
+# %% ../nbs/02_checks.ipynb #00a95934
 def check_logit_bytes(
     fn, # `fn(labels, vocab)` → bytes
 ):
@@ -519,12 +526,13 @@ def check_logit_bytes(
     assert got != 10*400, "only positions that predict a labelled token need logits"
     assert got != 5, "bytes, not positions: each position has a logit for every token of the vocabulary"
     assert got not in (500, 1000), "a 32-bit number has four bytes"
-    assert got == 5*400, f"five of the tokens are predicted and labelled, 400 bytes each: 2000; you have {got}"
+    assert got == 5*400, (
+        f"five of the tokens are predicted and labelled, 400 bytes each: 2000; you have {got}")
     got = fn([[3, 4, -100]], 10)
     assert got != 80, "the first token of a row is predicted by no position, even if it has a label"
     assert got == 40, f"[3, 4, -100] has one labelled token that is predicted: 40 bytes; you have {got}"
 
-# %% ../nbs/02_checks.ipynb #23a8ecd6
+# %% ../nbs/02_checks.ipynb #5b54cd85
 def check_cache_bytes(
     fn, # `fn(cfg, batch, prompt, new)` → bytes
 ):
@@ -536,14 +544,15 @@ def check_cache_bytes(
     assert got != want*3, "keys and values have heads of their own: num_key_value_heads"
     assert got != want*10/14, "the new tokens are cached as well"
     assert got != want/3, "each row of the batch has its own cache"
-    assert got != want*16/24, "head_dim need not be hidden_size / num_attention_heads: use it where it is given"
+    assert got != want*16/24, (
+        "head_dim need not be hidden_size / num_attention_heads: use it where it is given")
     assert got == want, f"expected {want}, you have {got}"
     old = dict(hidden_size=96, num_hidden_layers=5, num_attention_heads=6)
     try: got = fn(old, 1, 7, 0)
     except KeyError as e: raise AssertionError(f"an older config does not say {e}: see the hints") from e
     assert got == 2*5*96*7*2, f"without grouped heads or head_dim: expected {2*5*96*7*2}, you have {got}"
 
-# %% ../nbs/02_checks.ipynb #47122487
+# %% ../nbs/02_checks.ipynb #f320aca4
 def check_first_fit(
     fn, # `fn(need, room, changes)` → set of names, or None
 ):
