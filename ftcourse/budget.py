@@ -325,7 +325,7 @@ def _static(a, job):
     return dict(weights=_weight_bytes(a, job), adapters=n*_trained_size(job)*separate,
                 optimizer=_optimizer_bytes(n, job) if n else 0)
 
-# %% ../nbs/13_budget.ipynb #570fe888
+# %% ../nbs/13_budget.ipynb #1988725a
 def _moments(a, job):
     "Bytes at each moment that can be the fullest of a step: `{moment: {kind: bytes}}`."
     w, (blocks, rest), (total, head, block, largest) = _way(a, job), _kept(a, job), _gradients(a, job)
@@ -345,7 +345,7 @@ def _moments(a, job):
     once = 1.5 if w.mixed else 1 + (job.chunks > 1)  # 16 bits, then a 32-bit copy; or a sum and an addend
     again = one - inputs//n if job.checkpointing else 0
     # in 32 bits a third table holds the sum; after autocast's conversion PyTorch adds in place
-    tied = (1 if w.mixed else 2)*table*_trained_size(job)*bool(head)*(a.tied or before > 0)*(not job.in_backward)
+    tied = (1 if w.mixed else 2)*head*(a.tied or before > 0)
     rows = {"loss": (before, kept + late, 12*a.vocab*piece, 0),
             "head": (before + int(head*once), kept + late, w.e*a.vocab*piece, 0),
             "last block": (before + head, kept + again, 0, scratch),
