@@ -101,7 +101,7 @@ def main():
     a = ap.parse_args()
     if a.memory: return memory(a.memory[0], a.memory[1], *map(int, a.memory[2:]))
     quiet()
-    todo = [(r, seq, [w for w in WAYS[a.dtype] if w != FULL or r == GRID[0][0]]) for r, seq in GRID]
+    todo = [(r, seq, [w for w in WAYS[a.dtype] if w != FULL or r == GRID[0][0]]) for r, seq in GRID]  # full fine-tuning has no rank
     rows, rates = [], []
     with tqdm(total=sum(len(ways)*(a.rounds + 2) for *_, ways in todo), desc="steps") as bar:
         for r, seq, ways in todo:  # memory first: a process starts out with the peak of the one that started it
