@@ -2,9 +2,10 @@
 
 GB/s of the 16- or 32-bit weights that go in or come out; blocks of 64, NF4. Variants take turns, so that a slow minute of the
 machine hits both; the median of the rounds is printed, and each pair is checked to give the same bytes. The last column is what
-copying the same weights takes, the most that memory allows.
+copying the same weights takes, the most that memory allows. On a machine that does other work as well, set OMP_NUM_THREADS=1: threads
+that wait for each other otherwise measure the other work.
 
-    python benchmarks/quant.py [--rounds 9] [--double]
+    OMP_NUM_THREADS=1 python benchmarks/quant.py [--rounds 9] [--double]
 """
 import argparse, statistics, time
 
