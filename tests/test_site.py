@@ -38,6 +38,13 @@ def test_links_inside_the_site_lead_somewhere(site, page):
         assert ((site/page).parent/url).exists() if not url.startswith("/") else (site/url[1:]).exists(), f"{page}: {url}"
 
 
+@pytest.mark.parametrize("page", pages())
+def test_code_shows_no_link_as_source(site, page):
+    from bs4 import BeautifulSoup
+    soup = BeautifulSoup((site/page).read_text(encoding="utf-8"), "html.parser")
+    assert not [c.get_text()[:200] for c in soup.select("pre") if re.search(r"`\]\(https?:", c.get_text())]
+
+
 @pytest.fixture(scope="session")
 def served(site):
     class Quiet(http.server.SimpleHTTPRequestHandler):

@@ -63,11 +63,17 @@ def keep_local(soup):
         if s.string and "renderMathInElement" in s.string: s.decompose()
 
 
+def plain_signatures(soup):
+    "nbdev links names also in the comments of a signature, where a page shows the link as source."
+    for s in soup.find_all(string=re.compile(r"\]\(https?:")):
+        if s.find_parent("pre"): s.replace_with(re.sub(r"\[(`[^`]+`)\]\(https?:[^)]*\)", r"\1", s))
+
+
 def finish(site):
     rename(site)
     for p in site.rglob("*.html"):
         soup = BeautifulSoup(p.read_text(encoding="utf-8"), "html.parser")
-        keep_local(soup); mathml(soup)
+        keep_local(soup); mathml(soup); plain_signatures(soup)
         for img in soup.select(".cell-output img, .cell img"):  # fig-alt becomes the alternative text
             if not img.get("alt"): img["alt"] = "Figure; its caption and the text around it say what it shows."
         for d in soup.select("details[open]"):  # Quarto folds these too: the signature above says what a reader needs
