@@ -30,21 +30,28 @@ class Arch:
     block_other:int # Parameters of a block outside them: norms and biases
     other:int       # Parameters outside blocks, embedding and output layer
 
-# %% ../nbs/13_budget.ipynb #5aed0574
+# %% ../nbs/13_budget.ipynb #78f19701
 def _sizes(cfg, *names):
     "Values of a config that must be positive integers."
     got = [cfg.get(n) for n in names]
     for n, v in zip(names, got):
-        if isinstance(v, bool) or not isinstance(v, int) or v < 1:
-            raise ValueError(f"{n} of the config is {v!r}: a positive integer is needed")
+        if isinstance(v, bool) or not isinstance(v, int) or not 1 <= v <= 10**12:
+            raise ValueError(f"{n} of the config is {str(v)[:40]!r}: a positive integer is needed")
     return got
 
-# %% ../nbs/13_budget.ipynb #b432299b
+# %% ../nbs/13_budget.ipynb #3c61dec9
 def _llama(cfg):
     V, d, f, L, h, most = _sizes(cfg, "vocab_size", "hidden_size", "intermediate_size",
                                  "num_hidden_layers", "num_attention_heads", "max_position_embeddings")
     given = {k: cfg[k] for k in ("num_key_value_heads", "head_dim") if cfg.get(k) is not None}
     kv, hd = _sizes({"num_key_value_heads": h, "head_dim": d//h, **given}, "num_key_value_heads", "head_dim")
+    if h % kv:
+        raise ValueError(f"num_key_value_heads of the config is {kv}: a divisor of {h} heads is needed")
+    if "head_dim" not in given and d % h:
+        raise ValueError(f"hidden_size of the config is {d}: a multiple of {h} heads is needed")
+    for name in ("attention_bias", "mlp_bias", "tie_word_embeddings"):
+        if not isinstance(v := cfg.get(name), bool | None):
+            raise ValueError(f"{name} of the config is {v!r}: true or false is needed")
     q, k, kind = h*hd, kv*hd, cfg["model_type"]
     linears = (("q_proj", d, q), ("k_proj", d, k), ("v_proj", d, k), ("o_proj", q, d),
                ("gate_proj", d, f), ("up_proj", d, f), ("down_proj", f, d))
@@ -54,29 +61,34 @@ def _llama(cfg):
     tied = bool(cfg.get("tie_word_embeddings", kind == "gemma2"))
     return Arch(kind, V, d, L, h, kv, hd, f, most, tied, linears, norms + biases, d)
 
-# %% ../nbs/13_budget.ipynb #86f3d98d
+# %% ../nbs/13_budget.ipynb #fd8e5b61
 def _gpt2(cfg):
     V, most, d, L, h = _sizes(cfg, "vocab_size", "n_positions", "n_embd", "n_layer", "n_head")
-    f = cfg.get("n_inner") or 4*d
+    f, = _sizes({"n_inner": 4*d if cfg.get("n_inner") is None else cfg["n_inner"]}, "n_inner")
+    if d % h: raise ValueError(f"n_embd of the config is {d}: a multiple of n_head {h} is needed")
     linears = (("c_attn", d, 3*d), ("c_proj", d, d), ("c_fc", d, f), ("c_proj", f, d))
     biases, norms = 3*d + d + f + d, 2*2*d
     return Arch("gpt2", V, d, L, h, h, d//h, f, most, True, linears, biases + norms, most*d + 2*d)
 
-# %% ../nbs/13_budget.ipynb #1bdde498
+# %% ../nbs/13_budget.ipynb #87d44747
 def _bert(cfg):
     V, d, f, L, h, most = _sizes(cfg, "vocab_size", "hidden_size", "intermediate_size",
                                  "num_hidden_layers", "num_attention_heads", "max_position_embeddings")
     kind, end = cfg["model_type"], "_proj" if cfg["model_type"] == "deberta-v2" else ""
     linears = (*((n + end, d, d) for n in ("query", "key", "value")),
                ("dense", d, d), ("dense", d, f), ("dense", f, d))
-    outside = (most + cfg.get("type_vocab_size", 2))*d + 2*d  # positions, types, norm
+    given = {k: cfg.get(k, usual) for k, usual in dict(type_vocab_size=2, conv_kernel_size=0).items()}
+    for k, v in given.items():
+        if type(v) is not int or v < 0:
+            raise ValueError(f"{k} of the config is {v!r}: a whole number is needed")
+    outside = (most + given["type_vocab_size"])*d + 2*d  # positions, types, norm
     if kind == "deberta-v2":  # positions are relative, with a norm; a convolution beside the first block
-        width = cfg.get("conv_kernel_size", 0)
-        outside = 2*d + 2*cfg["position_buckets"]*d + 2*d + bool(width)*(width*d*d + d + 2*d)
+        width, (buckets,) = given["conv_kernel_size"], _sizes(cfg, "position_buckets")
+        outside = 2*d + 2*buckets*d + 2*d + bool(width)*(width*d*d + d + 2*d)
     head = d*d + d + 2*d + V  # of the masked language model
     return Arch(kind, V, d, L, h, h, d//h, f, most, True, linears, 4*d + f + d + 2*2*d, outside + head)
 
-# %% ../nbs/13_budget.ipynb #21596058
+# %% ../nbs/13_budget.ipynb #19013102
 def arch(
     cfg:dict, # Config as `load_config` reads it: `model_type` and sizes
 )->Arch:
@@ -84,6 +96,8 @@ def arch(
 
     Raises `ValueError` for a `model_type` that the planner does not know, and for a size that is
     missing or no positive integer."""
+    if not isinstance(cfg, dict) or not isinstance(cfg.get("model_type", ""), str):
+        raise ValueError(f"config is {str(cfg)[:60]}: give a dict with a model_type, as load_config reads it")
     known = {**dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma2"), _llama), "gpt2": _gpt2,
              **dict.fromkeys(("bert", "roberta", "deberta-v2"), _bert)}
     if (kind := cfg.get("model_type")) not in known:
@@ -99,12 +113,15 @@ def count_params(
     block = sum(i*o for _, i, o in a.linears) + a.block_other
     return (1 if a.tied else 2)*a.vocab*a.d_model + a.layers*block + a.other
 
-# %% ../nbs/13_budget.ipynb #adceb9b4
+# %% ../nbs/13_budget.ipynb #084a2c84
 def _targets(a, target_modules):
     "Names of the linear layers of a block that get an adapter."
     names = {n for n, _, _ in a.linears}
     if target_modules == "all-linear": return names
-    asked = {target_modules} if isinstance(target_modules, str) else set(target_modules)
+    asked = {target_modules} if isinstance(target_modules, str) else target_modules
+    if not isinstance(asked, (list, tuple, set, frozenset)) or not all(isinstance(t, str) for t in asked):
+        raise ValueError(f"target_modules is {target_modules!r}: give a list of names, or 'all-linear'")
+    asked = set(asked)
     if not asked or asked - names:
         raise ValueError(f"target_modules is {target_modules!r}: {a.kind} has {', '.join(sorted(names))}")
     return asked
@@ -154,7 +171,7 @@ _CHOICES = dict(method=METHODS, dtype=("bfloat16", "float32", "mixed"), device=(
                 optimizer=("adamw", "adamw-8bit", "paged-adamw-8bit", "sgd"),
                 adapter_dtype=("float32", "bfloat16"))
 
-# %% ../nbs/13_budget.ipynb #31420d6c
+# %% ../nbs/13_budget.ipynb #4d8aa636
 def _check(a, job):
     "Raise `ValueError` for a job that cannot be; the message names the value and the remedy."
     for field, known in _CHOICES.items():
@@ -164,8 +181,11 @@ def _check(a, job):
     for field in ("seq", "batch", "last", "virtual", "accumulation", "chunks", "labelled"):
         v = getattr(job, field)
         if field == "labelled" and v is None: continue
-        if isinstance(v, bool) or not isinstance(v, int) or v < 1:
-            raise ValueError(f"{field} is {v!r}: a whole number from 1 upwards")
+        if isinstance(v, bool) or not isinstance(v, int) or not 1 <= v <= 10**12:
+            raise ValueError(f"{field} is {str(v)[:40]}: a whole number from 1 upwards, at most 10^12")
+    for field in ("checkpointing", "padded", "in_backward"):
+        if not isinstance(v := getattr(job, field), bool):
+            raise ValueError(f"{field} is {v!r}: use True or False")
     if a.kind not in ("llama", "mistral", "qwen2", "qwen3", "gpt2"):
         raise ValueError(f"a run of {a.kind} is not modelled, only its parameters are counted")
     if job.labelled and job.labelled > job.seq:
@@ -354,7 +374,7 @@ def _moments(a, job):
     kinds = ("gradients", "activations", "logits", "scratch")
     return {m: {**_static(a, job), **dict(zip(kinds, v)), "cache": 0} for m, v in rows.items()}
 
-# %% ../nbs/13_budget.ipynb #27270f96
+# %% ../nbs/13_budget.ipynb #9b5037ce
 def cache_bytes(
     a:Arch,
     seq:int,    # Tokens of a row, prompt and answer together
@@ -362,8 +382,8 @@ def cache_bytes(
     size:int=2, # Bytes of a number
 )->int:         # Bytes
     """Keys and values that generating keeps. Raises `ValueError` for a length or batch below 1."""
-    for name, v in (("seq", seq), ("batch", batch)):
-        if v < 1: raise ValueError(f"{name} is {v}: a whole number from 1 upwards")
+    for name, v in (("seq", seq), ("batch", batch), ("size", size)):
+        if type(v) is not int or v < 1: raise ValueError(f"{name} is {v!r}: a whole number from 1 upwards")
     return 2*a.layers*a.kv_heads*a.head_dim*seq*batch*size
 
 # %% ../nbs/13_budget.ipynb #4d8824a3

@@ -88,10 +88,10 @@ def _plan(model, method, seq, batch, more, gpu, as_json):
     else: click.echo(f"{report(p)}\n{text}")
     if ok is False: sys.exit(1)
 
-# %% ../nbs/90_cli.ipynb #c1f2f9c2
+# %% ../nbs/90_cli.ipynb #4ebc2d63
 def _fields(pairs):
     "Fields of a `Job` from texts `name=value`. Raises `ValueError` for a name or a value that cannot be."
-    kinds, got = {f.name: f.default for f in fields(Job)}, {}
+    kinds, got = {f.name: f.default for f in fields(Job) if f.name not in ("method", "seq", "batch")}, {}
     for pair in pairs:
         name, _, value = pair.partition("=")
         if name not in kinds or not value:

@@ -50,7 +50,7 @@ def _widget(name):
     Explorer.__name__ = Explorer.__qualname__ = f"Explorer_{name}"
     return Explorer
 
-# %% ../nbs/04_explore.ipynb #91626206
+# %% ../nbs/04_explore.ipynb #c38fd146
 def explorer(
     name:str,           # Stem of a file in ftcourse/js
     data:dict|None=None, # Numbers, lists and texts for the JavaScript: whatever JSON can hold
@@ -58,6 +58,8 @@ def explorer(
     """An explorer: sliders and a chart that compute in the browser, live in Jupyter and on a page.
 
     Raises `ValueError` for an unknown name and for data that JSON cannot hold, such as NaN."""
+    if not isinstance(name, str) or not isinstance(data, dict | None):
+        raise ValueError(f"explorer {name!r} with a {type(data).__name__}: give a name and a dict")
     try: json.dumps(data or {}, allow_nan=False)
     except (TypeError, ValueError) as e:
         raise ValueError(f"the data of explorer {name!r} must be JSON: {e}") from e

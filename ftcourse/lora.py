@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# %% ../nbs/11_lora.ipynb #1c1ff607
+# %% ../nbs/11_lora.ipynb #aa72e278
 def lora_delta(
     A:Tensor,          # Down-projection, `[r, d_in]`
     B:Tensor,          # Up-projection, `[d_out, r]`
@@ -27,10 +27,10 @@ def lora_delta(
     Raises `ValueError` if `A` and `B` disagree on `r`.
 
     Source: Hu et al. 2021, arXiv:2106.09685, section 4.1; rsLoRA: arXiv:2312.03732."""
-    r = A.shape[0]
-    if A.ndim != 2 or B.ndim != 2 or B.shape[1] != r:
+    if A.ndim != 2 or B.ndim != 2 or not len(A) or B.shape[1] != len(A):
         raise ValueError(f"A is {tuple(A.shape)} and B is {tuple(B.shape)}: r differs, "
                          "A is [r, d_in] and B is [d_out, r]")
+    r = len(A)
     return alpha/(math.sqrt(r) if rslora else r) * (B @ A)
 
 # %% ../nbs/11_lora.ipynb #c01eabf6
@@ -42,7 +42,7 @@ def _sizes(base):
     if type(base).__name__ == "Conv1D": return tuple(base.weight.shape)[::-1]
     raise ValueError(f"{type(base).__name__} is no linear layer: name the linear layers inside it")
 
-# %% ../nbs/11_lora.ipynb #cecc6b1a
+# %% ../nbs/11_lora.ipynb #3c645763
 class LoRALinear(nn.Module):
     """A frozen linear layer with a trainable bypass: `base(x) + scale·B(Ax)`.
 
@@ -62,10 +62,12 @@ class LoRALinear(nn.Module):
         super().__init__()
         d_out, d_in = _sizes(base)
         if type(r) is not int or not 1 <= r <= min(d_in, d_out):
-            raise ValueError(f"r is {r}: for a {d_out}×{d_in} layer use a whole number "
+            raise ValueError(f"r is {r!r}: for a {d_out}×{d_in} layer use a whole number "
                              f"from 1 to {min(d_in, d_out)}")
-        if not 0 < alpha < math.inf: raise ValueError(f"alpha is {alpha}: use a number above 0")
-        if not 0 <= dropout < 1: raise ValueError(f"dropout is {dropout}: use 0 or more and below 1")
+        if not isinstance(alpha, (int, float)) or not 0 < alpha < 1e30:
+            raise ValueError(f"alpha is {alpha!r}: use a number above 0")
+        if not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
+            raise ValueError(f"dropout is {dropout!r}: use 0 or more and below 1")
         self.base, self.r, self.alpha, self.rslora = base.requires_grad_(False), r, alpha, rslora
         self.in_features, self.out_features = d_in, d_out
         self.scale, self.dropout = alpha/(math.sqrt(r) if rslora else r), nn.Dropout(dropout)
@@ -121,7 +123,7 @@ def _is_linear(m):
     return isinstance(m, nn.Linear) or type(m).__name__ == "Conv1D" or (
         hasattr(m, "in_features") and hasattr(m, "out_features"))
 
-# %% ../nbs/11_lora.ipynb #12215dd6
+# %% ../nbs/11_lora.ipynb #1b154877
 def find_targets(
     model,          # Any `nn.Module`
     target_modules, # Names, or "all-linear": each linear layer but the output layer
@@ -135,6 +137,9 @@ def find_targets(
         out = getattr(model, "get_output_embeddings", lambda: None)()
         return {"all-linear": [n for n, m in linear.items() if m is not out]}
     if isinstance(target_modules, str): target_modules = [target_modules]
+    if not isinstance(target_modules, (list, tuple, set, dict)) or not all(
+            isinstance(t, str) for t in target_modules):
+        raise ValueError(f"target_modules is {target_modules!r}: give a list of names, or 'all-linear'")
     hits = {t: [n for n, _ in model.named_modules() if t and (n == t or n.endswith(f".{t}"))]
             for t in target_modules}
     if not hits: raise ValueError("target_modules is empty: name layers, or use 'all-linear'")
@@ -162,7 +167,7 @@ def _swap(model, name, new):
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, new)
 
-# %% ../nbs/11_lora.ipynb #4ec973b9
+# %% ../nbs/11_lora.ipynb #4b7e812b
 def add_lora(
     model,               # Changed in place: target layers get wrapped, all else gets frozen
     target_modules,      # As in `find_targets`
@@ -185,8 +190,9 @@ def add_lora(
     extra = dict(dropout=dropout, **({"rslora": True} if variant == "rslora" else {}))
     frozen = [p for p in model.parameters() if p.requires_grad]
     names = list(dict.fromkeys(n for found in hits.values() for n in found))
+    if not names: raise ValueError("the model has no linear layer inside it: nothing to adapt")
     try: made = {n: make(model.get_submodule(n), r, alpha, **extra) for n in names}
-    except ValueError:
+    except BaseException:
         for p in frozen: p.requires_grad_(True)
         raise
     for p in frozen: p.requires_grad_(False)
@@ -211,7 +217,7 @@ def _to_peft(layers):
     return {f"base_model.model.{n}.{PEFT_KEYS[k]}": p.detach().contiguous()
             for n, m in layers.items() for k, p in m.named_parameters(recurse=False)}
 
-# %% ../nbs/11_lora.ipynb #106f0bc1
+# %% ../nbs/11_lora.ipynb #c9728a6b
 def save_adapter(
     model,                  # Model with adapters, all of one kind
     folder,                 # Where to write; made if missing, replaced as a whole
@@ -224,6 +230,7 @@ def save_adapter(
     from safetensors.torch import save_file
     layers, folder = lora_layers(model), Path(folder)
     if not layers: raise ValueError("the model has no adapters: add_lora first")
+    if folder.exists() and not folder.is_dir(): raise ValueError(f"{folder} is a file: name a folder")
     kinds = {(m.r, m.alpha, m.rslora, type(m), m.dropout.p) for m in layers.values()}
     if len(kinds) > 1:
         raise ValueError(f"{len(kinds)} kinds of adapter in one model: save one kind at a time")
@@ -244,7 +251,7 @@ def save_adapter(
         for f in sorted(Path(tmp).iterdir(), reverse=True): os.replace(f, folder/f.name)
     return folder
 
-# %% ../nbs/11_lora.ipynb #a8f8832e
+# %% ../nbs/11_lora.ipynb #7e4ba2bd
 SUPPORTED = dict(peft_type="LORA", bias="none", rank_pattern={}, alpha_pattern={}, modules_to_save=None,
                  lora_bias=False, layer_replication=None, trainable_token_indices=None,
                  target_parameters=None, megatron_config=None, use_qalora=False, alora_invocation_tokens=None)
@@ -254,19 +261,25 @@ def _read_adapter(folder):
     from safetensors.torch import load_file
     folder = Path(folder)
     try:
-        config  = dict(json.loads((folder/"adapter_config.json").read_text()))
+        config  = json.loads((folder/"adapter_config.json").read_text())
+        if not isinstance(config, dict): raise ValueError("adapter_config.json holds no object")
         tensors = load_file(folder/"adapter_model.safetensors")
-    except (OSError, ValueError, TypeError, SafetensorError) as e:
+    except (OSError, ValueError, RecursionError, SafetensorError) as e:
         raise ValueError(f"{folder} is not a saved adapter: {e}") from e
     if not {"r", "lora_alpha"} <= config.keys(): raise ValueError(f"{folder} has no r or lora_alpha")
     for k, want in SUPPORTED.items():
         if config.get(k, want) not in (want, None, {}, [], False):
             raise ValueError(f"{folder} has {k}={config[k]!r}, which is not supported here: "
                              "load it with PEFT")
+    for k in ("use_dora", "use_rslora"):
+        if not isinstance(config.get(k, False), bool):
+            raise ValueError(f"{folder} has {k}={config[k]!r}: true or false is needed")
     short, layers = {v: k for k, v in PEFT_KEYS.items()}, {}
     for key, tensor in tensors.items():
         found = re.fullmatch(rf"base_model\.model\.(.+)\.({'|'.join(map(re.escape, short))})", key)
         if not found: raise ValueError(f"{folder} has the tensor {key}, which is no LoRA matrix")
+        if not tensor.is_floating_point():
+            raise ValueError(f"{folder} has {key} as {tensor.dtype}: floating-point numbers are needed")
         layers.setdefault(found[1], {})[short[found[2]]] = tensor
     return config, layers
 
@@ -287,7 +300,7 @@ def _loaded(model, name, config, tensors):
         for k, p in layer.named_parameters(recurse=False): p.copy_(tensors[k])
     return layer
 
-# %% ../nbs/11_lora.ipynb #476b6db0
+# %% ../nbs/11_lora.ipynb #13ce5cd3
 def load_adapter(
     model,  # Changed in place, as by `add_lora`
     folder, # Folder with adapter_config.json and adapter_model.safetensors, from here or from PEFT
@@ -302,7 +315,7 @@ def load_adapter(
     if not tensors: raise ValueError(f"{folder} has no tensors: it was saved empty")
     before = {p: p.requires_grad for p in model.parameters()}
     try: made = {n: _loaded(model, n, config, t) for n, t in tensors.items()}
-    except ValueError:
+    except BaseException:
         for p, wanted in before.items(): p.requires_grad_(wanted)
         raise
     for p in before: p.requires_grad_(False)
@@ -316,20 +329,23 @@ def _merged_weight(layer):
     W = _dense(layer.base).float() + lora_delta(layer.A, layer.B, alpha=layer.alpha, rslora=layer.rslora)
     return layer.m.unsqueeze(1)/W.norm(dim=1, keepdim=True)*W if hasattr(layer, "m") else W
 
-# %% ../nbs/11_lora.ipynb #10ba0c14
+# %% ../nbs/11_lora.ipynb #af0ef926
 def _check_merge(model, name, layer):
     "Raise `ValueError` if a layer cannot be merged."
     W = layer.base.weight
-    if not W.is_floating_point():
-        raise ValueError(f"{name} has {W.dtype} weights: merging into quantised weights rounds the update "
-                         "away, so load the base model in 16 bits and merge there")
+    if not W.is_floating_point() or not isinstance(W, nn.Parameter):
+        raise ValueError(f"{name} has quantised weights ({type(layer.base).__name__}): merging rounds the "
+                         "update away, so load the base model in 16 bits and merge there")
     inp = getattr(model, "get_input_embeddings", lambda: None)()
     if inp is not None and inp.weight is W:
         raise ValueError(f"{name} shares its weight with the embedding, which merging would change as well")
     if not all(p.isfinite().all() for p in layer.parameters(recurse=False)):
         raise ValueError(f"the adapter of {name} has NaN or infinite entries: nothing was merged")
+    if not _merged_weight(layer).to(W.dtype).isfinite().all():
+        raise ValueError(f"{name} would be infinite in {W.dtype}: use bfloat16 or float32; "
+                         "nothing was merged")
 
-# %% ../nbs/11_lora.ipynb #0fed8732
+# %% ../nbs/11_lora.ipynb #4e2420a5
 @torch.no_grad()
 def merge(
     model,          # Changed in place
@@ -339,10 +355,14 @@ def merge(
     """Write each adapter into its layer's weight, in the weight's own type. Merging twice equals
     merging once.
 
-    Raises `ValueError` for weights that are not floating point, that are shared with the embedding,
-    or for an adapter with NaN; then no layer is changed."""
+    Raises `ValueError` for weights that are quantised or shared, and for a result that would not be
+    finite; then no layer is changed."""
     layers = {n: m for n, m in lora_layers(model).items() if not m.merged}
-    for n, m in layers.items(): _check_merge(model, n, m)
+    owner = {}
+    for n, m in layers.items():
+        _check_merge(model, n, m)
+        if (first := owner.setdefault(id(m.base.weight), n)) != n:
+            raise ValueError(f"{n} shares its weight with {first}: nothing was merged")
     for m in layers.values():
         W, new = m.base.weight, _merged_weight(m)
         m.kept, m.merged = W.clone() if keep else None, True
@@ -365,7 +385,7 @@ def unmerge(
         m.kept, m.merged = None, False
     return len(layers)
 
-# %% ../nbs/11_lora.ipynb #371f3dcf
+# %% ../nbs/11_lora.ipynb #fc2a4a63
 def lora_count(
     config:dict,        # As in a config.json, for instance from `ftcourse.models.load_config`
     target_modules,     # As in `find_targets`
@@ -384,6 +404,9 @@ def lora_count(
     causal = type(made) in AutoModelForCausalLM._model_mapping and not kind.startswith(("roberta", "deberta"))
     with torch.device("meta"): model = (AutoModelForCausalLM if causal else AutoModel).from_config(made)
     names = {n for found in find_targets(model, target_modules).values() for n in found}
+    most = min((min(_sizes(model.get_submodule(n))) for n in names), default=0)
+    if type(r) is not int or not 1 <= r <= most:
+        raise ValueError(f"r is {r!r}: use a whole number from 1 to {most}")
     trainable = sum(r*sum(_sizes(model.get_submodule(n))) for n in names)
     return trainable, sum(p.numel() for p in model.parameters())
 

@@ -16,12 +16,13 @@ from statistics import NormalDist
 import torch
 from torch import Tensor, nn
 
-# %% ../nbs/12_quant.ipynb #8b560eb8
+# %% ../nbs/12_quant.ipynb #095160fa
 def _checked(
     X,             # What shall be quantised
     what="weights",# Its name in messages
 ):
     "Raise `ValueError` for what cannot be quantised."
+    if not isinstance(X, Tensor): raise ValueError(f"{what} are a {type(X).__name__}: give a torch.Tensor")
     if X.dtype not in (torch.float32, torch.bfloat16, torch.float16):
         raise ValueError(f"{what} are {X.dtype}: give float32, bfloat16 or float16")
     if not X.numel():
@@ -124,7 +125,7 @@ def dequantize_zeropoint(
     out = (rows - zero[:, None])*scale[:, None]
     return out.view(-1)[:codes.numel()].view(codes.shape).to(dtype)
 
-# %% ../nbs/12_quant.ipynb #36c8462d
+# %% ../nbs/12_quant.ipynb #2e822a17
 def linear_int8(
     X:Tensor,            # Input, `[tokens, d_in]`
     codes:Tensor,        # int8 weights, `[d_out, d_in]`, from `quantize_absmax` by rows
@@ -140,7 +141,8 @@ def linear_int8(
     Source: Dettmers et al. 2022, arXiv:2208.07339, section 3.2; bitsandbytes 0.50.2,
     backends/default/ops.py, `int8_mixed_scaled_mm`."""
     _checked(X, "activations"); _finite(X, "activations")
-    if X.shape[-1] != codes.shape[1] or len(absmax) != len(codes):
+    if (X.ndim, codes.ndim, absmax.ndim) != (2, 2, 1) or X.shape[1] != codes.shape[1] \
+            or len(absmax) != len(codes):
         raise ValueError(f"input {tuple(X.shape)}, weights {tuple(codes.shape)}, {len(absmax)} absmax: "
                          "they do not match")
     large = X.abs() >= threshold if threshold else torch.zeros_like(X, dtype=torch.bool)
@@ -275,7 +277,7 @@ def _dequantize_scales(
     blocks = torch.arange(len(q.absmax), device=q.absmax.device)//256
     return _dynamic_code().to(q.absmax.device)[q.absmax.int()]*q.nested_absmax[blocks] + q.offset
 
-# %% ../nbs/12_quant.ipynb #357ac861
+# %% ../nbs/12_quant.ipynb #dc5864f6
 def quantize_4bit(
     W:Tensor,             # Weights of any shape, float32, bfloat16 or float16
     *,
@@ -292,7 +294,7 @@ def quantize_4bit(
     Source: Dettmers et al. 2023, arXiv:2305.14314, section 3; bitsandbytes 0.50.2."""
     _checked(W)
     code = _code(code).to(W.device)
-    if block_size not in BLOCK_SIZES:
+    if type(block_size) is not int or block_size not in BLOCK_SIZES:
         allowed = ", ".join(map(str, BLOCK_SIZES))
         raise ValueError(f"block_size is {block_size!r}: use one of {allowed}")
     pieces = [_encode(p.float(), code, block_size) for p in W.detach().reshape(-1).split(1 << 17)]
@@ -305,7 +307,7 @@ def quantize_4bit(
         extra = dict(offset=offset, nested_absmax=nested)
     return Quantized(codes, absmax, code, tuple(W.shape), W.dtype, block_size, **extra)
 
-# %% ../nbs/12_quant.ipynb #1a48467a
+# %% ../nbs/12_quant.ipynb #db013c48
 def dequantize_4bit(
     q:Quantized,                  # From `quantize_4bit`
     *,
@@ -315,6 +317,8 @@ def dequantize_4bit(
     `bitsandbytes.functional.dequantize_4bit`.
 
     Raises `ValueError` if codes, scales and shape do not belong together."""
+    if not (q.offset is None) == (q.nested_absmax is None) == (q.absmax.dtype != torch.uint8):
+        raise ValueError("absmax, offset and nested_absmax do not belong together")
     n, scales = math.prod(q.shape), q.absmax if q.offset is None else _dequantize_scales(q)
     if len(q.codes) != (n + 1)//2 or len(scales) != -(-n//q.block_size):
         raise ValueError(f"{len(q.codes)} bytes and {len(scales)} scales for shape {q.shape} in blocks "

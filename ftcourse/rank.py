@@ -27,13 +27,13 @@ def _matrix(
     if bad: raise ValueError(f"W has {bad} NaN or infinite entries of {W.numel()}: mend them first")
     return W
 
-# %% ../nbs/10_rank.ipynb #3595b18b
+# %% ../nbs/10_rank.ipynb #7f4884a3
 def _rank(
     r,     # Candidate
     shape, # `[d_out, d_in]`
 ):         # `r` as a Python int
     "Raises `ValueError` unless `r` is a whole number from 1 to the smaller side."
-    if isinstance(r, bool) or not hasattr(r, "__index__") or not 1 <= r.__index__() <= min(shape):
+    if isinstance(r, (bool, Tensor)) or not hasattr(r, "__index__") or not 1 <= r.__index__() <= min(shape):
         raise ValueError(f"r is {r!r}: use a whole number from 1 to {min(shape)}, "
                          f"the smaller side of {list(shape)}")
     return r.__index__()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
-from test_site import browser, needs_browser  # noqa: F401  (fixture)
+from web import needs_browser
 
 from ftcourse.budget import (GPUS, Arch, Job, _flops, _kept, arch, budget_explorer, cache_bytes, count_params, fits, gpu_bytes, lora_max, lora_params, nf4_bytes, plan,
                              report, smallest_change, step_peak, trainable_params)

@@ -3,7 +3,7 @@ import os, re
 
 import pytest
 from ftcourse.explore import explorer
-from test_site import browser, needs_browser, pages, served, site  # noqa: F401  (fixtures)
+from web import needs_browser, pages
 
 SET = """([input, value]) => { input.value = value; input.dispatchEvent(new Event(input.tagName === 'SELECT' ? 'change' : 'input', {bubbles: true})); }"""
 

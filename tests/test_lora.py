@@ -204,7 +204,9 @@ def same(a, b): return a.keys() == b.keys() and all(x[0] == y[0] and torch.equal
     (dict(target_modules=[]), "target_modules is empty"), (dict(target_modules=[""]), "hits nothing"), (dict(target_modules=["mlp"]), "linear layers inside it"),
     (dict(target_modules=["_proj"]), "hits nothing"), (dict(r=0), "r is 0"), (dict(r=-1), "r is -1"), (dict(r=10**6), "r is 1000000"), (dict(r=2.), "r is 2.0"),
     (dict(r=True), "r is True"), (dict(alpha=0), "alpha is 0"), (dict(alpha=-1), "alpha is -1"), (dict(alpha=float("nan")), "alpha is nan"),
-    (dict(alpha=float("inf")), "alpha is inf"), (dict(dropout=1), "dropout is 1"), (dict(dropout=-.1), "dropout is -0.1"), (dict(variant="vera"), "variant is 'vera'")])
+    (dict(alpha=float("inf")), "alpha is inf"), (dict(dropout=1), "dropout is 1"), (dict(dropout=-.1), "dropout is -0.1"), (dict(variant="vera"), "variant is 'vera'"),
+    (dict(alpha="16"), "alpha is '16'"), (dict(alpha=None), "alpha is None"), (dict(dropout=None), "dropout is None"), (dict(r="2"), "r is '2'"), (dict(target_modules=5), "target_modules is 5"),
+    (dict(target_modules=[None]), "give a list of names")])
 def test_bad_settings_are_named_and_change_nothing(kw, says):
     model = llama(); before = state(model)
     with pytest.raises(ValueError, match=says): add_lora(model, **{**dict(target_modules=["q_proj"], r=2, alpha=2.), **kw})
@@ -246,6 +248,38 @@ def test_unmerging_what_was_not_kept_is_refused():
     with pytest.raises(ValueError, match="keep=False"): unmerge(model)
 
 
+def test_a_weight_shared_by_two_adapted_layers_is_not_merged():
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8)); model[1].weight = model[0].weight
+    add_lora(model, ["0", "1"], 2, 4.); stir(model); before = state(model)
+    with pytest.raises(ValueError, match="shares its weight with 0"): merge(model)
+    assert same(before, state(model))
+
+
+def test_a_result_that_is_not_finite_is_not_merged():
+    model = nn.Sequential(nn.Linear(8, 4)).half(); add_lora(model, ["0"], 2, 4.)
+    with torch.no_grad(): model[0].B.fill_(1e6)
+    before = state(model)
+    with pytest.raises(ValueError, match="infinite in torch.float16"): merge(model)
+    assert same(before, state(model))
+
+
+def test_our_own_four_bit_layer_is_not_merged():
+    from ftcourse.quant import FourBitLinear
+    model = nn.Sequential(FourBitLinear(nn.Linear(64, 64))); add_lora(model, ["0"], 2, 4.)
+    with pytest.raises(ValueError, match="quantised weights"): merge(model)
+
+
+@pytest.mark.parametrize("r", [0, -3, 1.5, 10**6, "2", None, True])
+def test_counting_refuses_a_rank_that_cannot_be(r):
+    with pytest.raises(ValueError, match="r is "): lora_count(load_config("smollm2-135m"), ["q_proj"], r)
+
+
+def test_a_model_without_linear_layers_is_left_alone():
+    model = nn.Sequential(nn.Embedding(5, 4))
+    with pytest.raises(ValueError, match="no linear layer"): add_lora(model, "all-linear", 2, 4.)
+    assert model[0].weight.requires_grad
+
+
 @pytest.fixture
 def saved(tmp_path):
     model = llama(); add_lora(model, ["q_proj", "v_proj"], 2, 2.); stir(model)
@@ -259,7 +293,8 @@ def edit(folder, **kw):
 
 @pytest.mark.parametrize("kw,says", [
     (dict(peft_type="IA3"), "peft_type='IA3'"), (dict(bias="all"), "bias='all'"), (dict(rank_pattern={"q_proj": 4}), "rank_pattern"), (dict(alpha_pattern={"q_proj": 4}), "alpha_pattern"),
-    (dict(modules_to_save=["lm_head"]), "modules_to_save"), (dict(r=3), "for another model"), (dict(use_dora=True), "for another model"), (dict(r=0), "r is 0")])
+    (dict(modules_to_save=["lm_head"]), "modules_to_save"), (dict(r=3), "for another model"), (dict(use_dora=True), "for another model"), (dict(r=0), "r is 0"),
+    (dict(use_rslora="false"), "true or false is needed"), (dict(lora_alpha="4"), "alpha is '4'"), (dict(lora_alpha=10**400), "alpha is 1000")])
 def test_an_adapter_that_cannot_be_used_is_refused_whole(saved, kw, says):
     edit(saved, **kw); model = llama(); before = state(model)
     with pytest.raises(ValueError, match=says): load_adapter(model, saved)
@@ -268,7 +303,7 @@ def test_an_adapter_that_cannot_be_used_is_refused_whole(saved, kw, says):
 
 @pytest.mark.parametrize("spoil,says", [
     (lambda f: (f/"adapter_model.safetensors").unlink(), "not a saved adapter"), (lambda f: (f/"adapter_config.json").unlink(), "not a saved adapter"),
-    (lambda f: (f/"adapter_config.json").write_text("{"), "not a saved adapter"), (lambda f: (f/"adapter_config.json").write_text("[]"), "no r or lora_alpha"), (lambda f: (f/"adapter_config.json").write_text("{}"), "no r or lora_alpha"),
+    (lambda f: (f/"adapter_config.json").write_text("{"), "not a saved adapter"), (lambda f: (f/"adapter_config.json").write_text("[]"), "not a saved adapter"), (lambda f: (f/"adapter_config.json").write_text("{}"), "no r or lora_alpha"),
     (lambda f: (f/"adapter_model.safetensors").write_bytes((f/"adapter_model.safetensors").read_bytes()[:-9]), "not a saved adapter"), (lambda f: (f/"adapter_model.safetensors").write_bytes(b""), "not a saved adapter")])
 def test_a_damaged_folder_is_one_clear_error(saved, spoil, says):
     spoil(saved); model = llama(); before = state(model)
@@ -347,4 +382,4 @@ def test_the_real_model_gives_pefts_logits(variant):
         for m in lora_layers(ours).values(): m.B.normal_(std=.01)
     peft = peft_of(theirs, ours)
     ids = tokenizer("The capital of France is Paris, and", return_tensors="pt")["input_ids"]
-    with torch.inference_mode(): torch.testing.assert_close(ours(ids).logits, peft(ids).logits, rtol=1e-3, atol=1e-3)
+    with torch.inference_mode(): torch.testing.assert_close(ours(ids).logits, peft(ids).logits, rtol=1e-3, atol=1e-2)

@@ -11,7 +11,7 @@ from ftcourse.lora import LoRALinear
 from ftcourse.quant import (BLOCK_SIZES, CODES, FourBitLinear, Quantized, bits_per_param, code_entropy, dequantize_4bit, dequantize_absmax,
                             dequantize_zeropoint, fp4_code, linear_int8, nf4_code, quant_explorer, quantize_4bit, quantize_absmax, quantize_zeropoint, _quantize_scales)
 from test_explore import choose, readout
-from test_site import browser, needs_browser  # noqa: F401  (fixture)
+from web import needs_browser
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 AVX512 = torch.backends.cpu.get_cpu_capability() == "AVX512"

@@ -7,7 +7,7 @@ from hypothesis import given, settings, strategies as st
 
 from ftcourse.rank import effective_rank, energy, low_rank_params, numerical_rank, rank_explorer, stable_rank, truncate
 from test_explore import choose, readout
-from test_site import browser, needs_browser, pages, served, site  # noqa: F401  (fixtures)
+from web import needs_browser
 
 fast = settings(deadline=None, max_examples=30, derandomize=True)
 sides, seeds = st.integers(1, 24), st.integers(0, 2**16)

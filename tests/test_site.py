@@ -1,27 +1,8 @@
 """The built site in a real browser: nothing asked of other hosts, no error in the console, formulas drawn, readable when dark and at 390 px."""
-import functools, http.server, os, re, shutil, subprocess, sys, threading
-from pathlib import Path
+import re
 
 import pytest
-
-ROOT = Path(__file__).resolve().parent.parent
-SITE = ROOT/"_docs"
-BROWSER = next((b for b in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if b), None)
-needs_browser = pytest.mark.skipif(BROWSER is None and not os.environ.get("FTCOURSE_REQUIRE_BROWSER"),
-    reason="no Chromium on PATH: apt-get install chromium (CI installs one and then this cannot be skipped)")
-
-
-@pytest.fixture(scope="session")
-def site():
-    "The site, built from the notebooks as they are."
-    newest = max(p.stat().st_mtime for d in ("nbs", "ftcourse", "tools") for p in (ROOT/d).rglob("*") if p.is_file() and "__pycache__" not in p.parts)
-    if not (SITE/"index.html").exists() or (SITE/"index.html").stat().st_mtime < newest:
-        subprocess.run([sys.executable, "tools/docs.py"], cwd=ROOT, check=True)
-    return SITE
-
-
-def pages(): return sorted({re.sub(r"^\d+_", "", p.stem) + ".html" for p in (ROOT/"nbs").glob("*.ipynb")} |
-                           {"solutions/" + re.sub(r"^\d+_", "", p.stem) + ".html" for p in (ROOT/"nbs"/"solutions").glob("*.ipynb")})
+from web import needs_browser, pages
 
 
 def test_every_notebook_has_its_page(site):
@@ -43,27 +24,6 @@ def test_code_shows_no_link_as_source(site, page):
     from bs4 import BeautifulSoup
     soup = BeautifulSoup((site/page).read_text(encoding="utf-8"), "html.parser")
     assert not [c.get_text()[:200] for c in soup.select("pre") if re.search(r"`\]\(https?:", c.get_text())]
-
-
-@pytest.fixture(scope="session")
-def served(site):
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *a): pass
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(site)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown(); server.server_close()
-
-
-@pytest.fixture(scope="session")
-def browser():
-    assert BROWSER, "FTCOURSE_REQUIRE_BROWSER is set and there is no Chromium on PATH"
-    from playwright.sync_api import sync_playwright
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
-    with sync_playwright() as p:
-        b = p.chromium.launch(executable_path=BROWSER, args=flags)
-        yield b
-        b.close()
 
 
 CONTRAST = """() => {
