@@ -30,13 +30,13 @@ class Arch:
     block_other:int # Parameters of a block outside them: norms and biases
     other:int       # Parameters outside blocks, embedding and output layer
 
-# %% ../nbs/13_budget.ipynb #78f19701
+# %% ../nbs/13_budget.ipynb #9b045ccd
 def _sizes(cfg, *names):
     "Values of a config that must be positive integers."
     got = [cfg.get(n) for n in names]
     for n, v in zip(names, got):
         if isinstance(v, bool) or not isinstance(v, int) or not 1 <= v <= 10**12:
-            raise ValueError(f"{n} of the config is {str(v)[:40]!r}: a positive integer is needed")
+            raise ValueError(f"{n} of the config is {repr(v)[:40]}: a positive integer is needed")
     return got
 
 # %% ../nbs/13_budget.ipynb #3c61dec9
@@ -171,7 +171,7 @@ _CHOICES = dict(method=METHODS, dtype=("bfloat16", "float32", "mixed"), device=(
                 optimizer=("adamw", "adamw-8bit", "paged-adamw-8bit", "sgd"),
                 adapter_dtype=("float32", "bfloat16"))
 
-# %% ../nbs/13_budget.ipynb #4d8aa636
+# %% ../nbs/13_budget.ipynb #22b5c30c
 def _check(a, job):
     "Raise `ValueError` for a job that cannot be; the message names the value and the remedy."
     for field, known in _CHOICES.items():
@@ -182,7 +182,7 @@ def _check(a, job):
         v = getattr(job, field)
         if field == "labelled" and v is None: continue
         if isinstance(v, bool) or not isinstance(v, int) or not 1 <= v <= 10**12:
-            raise ValueError(f"{field} is {str(v)[:40]}: a whole number from 1 upwards, at most 10^12")
+            raise ValueError(f"{field} is {repr(v)[:40]}: a whole number from 1 upwards, at most 10^12")
     for field in ("checkpointing", "padded", "in_backward"):
         if not isinstance(v := getattr(job, field), bool):
             raise ValueError(f"{field} is {v!r}: use True or False")

@@ -296,3 +296,21 @@ def test_the_browser_computes_the_same_bytes(browser):
         p = plan(arch(load_config(name)), job)
         assert (int(shown["bytes"].replace(",", "")), shown["at the moment"]) == (p.total, p.moment), job
     assert not errors
+
+
+S = dict(vocab_size=100, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=512)
+G = dict(model_type="gpt2", vocab_size=100, n_positions=64, n_embd=64, n_layer=2, n_head=4)
+
+
+@pytest.mark.parametrize("cfg,says", [
+    (None, "give a dict"), ([], "give a dict"), ("llama", "give a dict"), (dict(model_type=["a"]), "give a dict"), (dict(model_type="bert", **S, type_vocab_size="x"), "type_vocab_size"),
+    (dict(model_type="deberta-v2", **S), "position_buckets"), (dict(model_type="llama", **S, num_key_value_heads=3), "divisor of 4 heads"), (dict(model_type="llama", **{**S, "num_attention_heads": 7}), "multiple of 7"),
+    (dict(model_type="llama", **S, tie_word_embeddings="false"), "true or false"), (dict(model_type="llama", **{**S, "hidden_size": 10**400}), "hidden_size"),
+    (dict(G, n_inner="256"), "n_inner"), (dict(G, n_inner=-256), "n_inner"), (dict(G, n_head=100), "multiple of n_head")])
+def test_a_config_that_cannot_be_is_named(cfg, says):
+    with pytest.raises(ValueError, match=says): arch(cfg)
+
+
+@pytest.mark.parametrize("kw,says", [(dict(checkpointing="false"), "checkpointing is 'false'"), (dict(seq=10**400), "at most 10\\^12"), (dict(target_modules=None), "give a list of names"), (dict(target_modules=5), "give a list")])
+def test_a_job_that_cannot_be_is_named(kw, says):
+    with pytest.raises(ValueError, match=says): plan(arch(dict(model_type="llama", **S)), Job(**kw))

@@ -97,3 +97,9 @@ def test_planning_loads_no_weights_and_takes_no_time():
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert p.returncode == 0, p.stderr
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
+
+
+@pytest.mark.parametrize("pair", ["method=full", "seq=12", "batch=4"])
+def test_what_has_an_option_of_its_own_is_not_set_twice(pair):
+    p = ftcourse("plan", "smollm2-135m", "--set", pair)
+    assert p.returncode == 2 and p.stdout == "" and len(p.stderr.splitlines()) == 1
