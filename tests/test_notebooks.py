@@ -35,6 +35,7 @@ def test_cell(p, i, c):
         if has_import(c) and not exported(c) and "eval" not in d:
             other = [n for n in ast.parse(code(c)).body if not isinstance(n, (ast.Import, ast.ImportFrom))]
             assert not other, "imports alone in their cell: docs runs every cell that contains one"
+    if "slow" in d: assert code(c).startswith("#| slow\nif RUN_SLOW:"), "begin with `if RUN_SLOW:`, or \"Run All\" in Jupyter takes as long as the record did and overwrites it"
     if exported(c): assert not re.search(r"^\s*from \S+ import \*", code(c), re.M), "no star import in exported code"
     assert c.get("execution_count") is None, "run nbdev_clean"
     assert isinstance(c["source"], list), "one JSON line for each line of code, or diffs cannot be read: make run"

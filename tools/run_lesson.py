@@ -5,7 +5,7 @@
 
 A picture that is redrawn while a cell runs appears as one line of text that is rewritten in place: its text/plain.
 """
-import argparse, json, re, sys, time
+import argparse, json, os, re, sys, time
 from pathlib import Path
 
 import nbformat
@@ -87,6 +87,7 @@ def main():
     p.add_argument("--flags", default="", help="test flags to run as well: gpu slow network")
     p.add_argument("--summary", type=Path, help="a report.json: print its summary as the last line")
     a = p.parse_args()
+    os.environ["FTCOURSE_FLAGS"] = a.flags  # what the cells themselves ask: in Jupyter, where "Run All" runs gated cells too, it is empty
     for nb in a.notebook: run(nb, a.save, set(a.flags.split()), nb.resolve().parent)
     if a.summary: print(json.loads(a.summary.read_text(encoding="utf-8"))["summary"])
 
