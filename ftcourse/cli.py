@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['main']
 
-# %% ../nbs/90_cli.ipynb #a58a6ac6
+# %% ../nbs/90_cli.ipynb #17b6ccf3
 import json, sys
 from dataclasses import asdict, fields
 import click
@@ -13,14 +13,15 @@ from . import __version__
 from .budget import (GPUS, Job, arch, count_params, fits, gpu_bytes, plan, report,
                              smallest_change)
 from .models import EMBEDDED, ModelError, fetch, load_config, sha256_of
+from .records import FORMATS, RecordError, check, convert
 
-# %% ../nbs/90_cli.ipynb #addc5c48
+# %% ../nbs/90_cli.ipynb #57c88f99
 class _OneLine(click.Group):
-    "A command group that prints a `ModelError` as one line and exits with 2."
+    "A command group that prints a `ModelError` or `RecordError` as one line and exits with 2."
     def invoke(self, ctx):
         try: return super().invoke(ctx)
-        except ModelError as e:
-            click.echo(f"ftcourse: {e}", err=True)
+        except (ModelError, RecordError) as e:
+            click.echo(f"ftcourse: {' '.join(str(e).split())}", err=True)
             ctx.exit(2)
 
 # %% ../nbs/90_cli.ipynb #67b823e0
@@ -105,3 +106,42 @@ def _fields(pairs):
         elif name == "target_modules": got[name] = value if value == "all-linear" else tuple(value.split(","))
         else: got[name] = value
     return got
+
+# %% ../nbs/90_cli.ipynb #496ac1ed
+@main.group("data")
+def _data():
+    """Look at training data, and convert it."""
+
+# %% ../nbs/90_cli.ipynb #de64fe1a
+def _said(found, as_json):
+    "Print what was found, as JSON or for people; exit code 1 if rows have problems."
+    click.echo(json.dumps(found.to_dict(), ensure_ascii=False) if as_json else found.text())
+    if not found.ok: sys.exit(1)
+
+# %% ../nbs/90_cli.ipynb #f00e10d3
+@_data.command("check")
+@click.argument("source")
+@click.option("--format", type=click.Choice(FORMATS), help="Format of the rows, if it shall not be recognised.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+def _data_check(source, format, as_json):
+    """Say which rows of SOURCE cannot be trained on, where, why and what to do. Exit code 1 if there are any.
+
+    SOURCE is a .json, .jsonl, .csv or .parquet file, also gzipped, an entry of LLaMA-Factory's file as
+    dataset_info.json#name, or a Hub id org/name."""
+    _said(check(source, format=format), as_json)
+
+# %% ../nbs/90_cli.ipynb #e16bf807
+@_data.command("convert")
+@click.argument("source")
+@click.argument("out")
+@click.option("--to", type=click.Choice(FORMATS), default="messages", show_default=True, help="Format to write.")
+@click.option("--format", type=click.Choice(FORMATS), help="Format of the rows, if it shall not be recognised.")
+@click.option("--lossy", type=click.Choice(["note", "reject", "extend"]), default="note", show_default=True,
+              help="Rows that would lose something: convert and count them, set them aside, or widen alpaca.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+def _data_convert(source, out, to, format, lossy, as_json):
+    """Convert SOURCE to another format, into the file OUT. Nothing is lost: rows that cannot go over stand in
+    OUT's .rejected.jsonl with their reasons, and exit code 1 says that there are some.
+
+    The ending of OUT says how it is written: .jsonl, .jsonl.gz, .json, .csv or .parquet."""
+    _said(convert(source, out, to=to, format=format, lossy=lossy), as_json)

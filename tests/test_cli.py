@@ -103,3 +103,59 @@ def test_planning_loads_no_weights_and_takes_no_time():
 def test_what_has_an_option_of_its_own_is_not_set_twice(pair):
     p = ftcourse("plan", "smollm2-135m", "--set", pair)
     assert p.returncode == 2 and p.stdout == "" and len(p.stderr.splitlines()) == 1
+
+
+# --- data -----------------------------------------------------------------------------------------------------------
+
+GOOD, BAD = '{"instruction": "Add 1 and 2.", "output": "3"}\n', '{"instruction": "Add 2 and 2.", "output": ""}\n'
+
+
+def test_data_check_of_good_rows_is_exit_0(tmp_path):
+    (tmp_path/"a.jsonl").write_text(GOOD*3)
+    p = ftcourse("data", "check", "a.jsonl", cwd=tmp_path)
+    assert p.returncode == 0 and "3 rows, alpaca; 3 good, 0 bad" in p.stdout and "Traceback" not in p.stderr
+    assert [f.name for f in tmp_path.iterdir()] == ["a.jsonl"], "check writes nothing"
+
+
+def test_data_check_of_bad_rows_is_exit_1_and_says_where(tmp_path):
+    (tmp_path/"a.jsonl").write_text(GOOD + BAD)
+    p = ftcourse("data", "check", "a.jsonl", "--json", cwd=tmp_path)
+    got = json.loads(p.stdout)
+    assert p.returncode == 1 and (got["rows"], got["good"], got["bad"], got["ok"]) == (2, 1, 1, False)
+    assert got["reasons"]["empty_field"]["examples"][0] == dict(row=2, line=2, field="output", detail="")
+
+
+def test_data_convert_writes_both_files_and_they_add_up(tmp_path):
+    (tmp_path/"a.jsonl").write_text(GOOD*2 + BAD)
+    p = ftcourse("data", "convert", "a.jsonl", "out.jsonl", "--to", "sharegpt", cwd=tmp_path)
+    assert p.returncode == 1
+    rows, bad = ([json.loads(l) for l in (tmp_path/f).read_text().splitlines()] for f in ("out.jsonl", "out.rejected.jsonl"))
+    assert len(rows) == 2 and len(bad) == 1 and json.loads(bad[0]["raw"]) == json.loads(BAD)
+    assert [t["from"] for t in rows[0]["conversations"]] == ["human", "gpt"]
+
+
+def test_data_convert_back_and_forth_is_exit_0_and_the_same_rows(tmp_path):
+    (tmp_path/"a.jsonl").write_text(GOOD)
+    for a, b, to in (("a.jsonl", "b.parquet", "messages"), ("b.parquet", "c.csv", "alpaca")):
+        p = ftcourse("data", "convert", a, b, "--to", to, cwd=tmp_path)
+        assert p.returncode == 0, p.stdout + p.stderr
+    assert ftcourse("data", "convert", "c.csv", "d.jsonl", "--to", "alpaca", cwd=tmp_path).returncode == 0
+    row = json.loads((tmp_path/"d.jsonl").read_text())
+    assert {k: v for k, v in row.items() if v} == json.loads(GOOD)
+
+
+@pytest.mark.parametrize("args,says", [
+    (["check", "nowhere.jsonl"], "no such file"), (["check", "."], ""), (["check", "a.exe"], ""),
+    (["convert", "a.jsonl", "a.jsonl"], "is what is read"), (["convert", "a.jsonl", "b.docx"], ".jsonl"),
+    (["convert", "a.jsonl", "a.jsonl/b.jsonl"], "cannot be written")])
+def test_data_that_cannot_be_used_is_one_line_and_exit_2(tmp_path, args, says):
+    (tmp_path/"a.jsonl").write_text(GOOD); (tmp_path/"a.exe").write_bytes(b"MZ\x00\x01\x02")
+    p = ftcourse("data", *args, cwd=tmp_path)
+    assert p.returncode == 2 and p.stdout == "" and len(p.stderr.splitlines()) == 1 and p.stderr.startswith("ftcourse: ") and says in p.stderr, p.stderr
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["a.exe", "a.jsonl"] and (tmp_path/"a.jsonl").read_text() == GOOD
+
+
+@pytest.mark.parametrize("args", [["data"], ["data", "nonsense"], ["data", "convert", "a.jsonl"], ["data", "check", "a.jsonl", "--format", "nonsense"]])
+def test_wrong_usage_of_data_is_exit_2(args):
+    p = ftcourse(*args)
+    assert p.returncode == 2 and "Traceback" not in p.stderr

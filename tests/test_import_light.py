@@ -6,7 +6,7 @@ import pytest
 
 HEAVY = "torch transformers datasets peft trl bitsandbytes accelerate pandas numpy scipy matplotlib ipywidgets huggingface_hub tqdm IPython".split()
 TORCH = {"torch", "numpy", "tqdm"}  # torch brings the other two along
-ALLOWED = {"ftcourse": set(), "ftcourse.models": set(), "ftcourse.checks": set(), "ftcourse.orders": set(), "ftcourse.explore": set(), "ftcourse.budget": set(), "ftcourse.lora": TORCH, "ftcourse.rank": TORCH, "ftcourse.quant": TORCH, "ftcourse.cli": set()}
+ALLOWED = {"ftcourse": set(), "ftcourse.models": set(), "ftcourse.checks": set(), "ftcourse.orders": set(), "ftcourse.explore": set(), "ftcourse.budget": set(), "ftcourse.lora": TORCH, "ftcourse.rank": TORCH, "ftcourse.quant": TORCH, "ftcourse.records": set(), "ftcourse.curate": set(), "ftcourse.chat": set(), "ftcourse.batch": TORCH, "ftcourse.bias": TORCH, "ftcourse.cli": set()}
 
 
 @pytest.mark.parametrize("mod,ok", ALLOWED.items(), ids=ALLOWED)
