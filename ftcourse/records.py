@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['FORMATS', 'REASONS', 'LOSSES', 'recognise', 'RecordError', 'Problem', 'find_problems', 'to_messages', 'convert_row',
-           'Report', 'check', 'read_rows', 'convert']
+           'Report', 'check', 'read_rows', 'convert', 'Look', 'look']
 
-# %% ../nbs/20_records.ipynb #06706214
+# %% ../nbs/20_records.ipynb #a3a7b2e1
 import csv, gzip, io, json, math, os, random, re, zlib
+from array import array
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -102,7 +103,7 @@ REASONS = {  # reason -> (what is wrong, what to do)
     "too_long": ("a million characters or more", "split it: no model trains on that much in one row"),
 }
 
-# %% ../nbs/20_records.ipynb #3ba21d55
+# %% ../nbs/20_records.ipynb #9ae7ab4c
 REASONS |= {
     "missing_field": ("a field is missing", "fill it in, or leave the row out"),
     "empty_field": ("a field is empty", "fill it in, or leave the row out"),
@@ -123,6 +124,7 @@ REASONS |= {
     "same_answers": ("chosen and rejected are the same", "leave it out: there is nothing to prefer"),
     "no_shared_prompt": ("chosen and rejected do not begin alike", "give the prompt in a field of its own"),
     "no_turns": ("plain text without turns", "train it as text; turns cannot be guessed"),
+    "no_place": ("the new format has no place for it", "convert to messages or sharegpt, or leave the row out"),
     "no_rejected": ("no worse answer", "a preference needs one, and it cannot be made up"),
     "lost": ("something would be lost", "convert without lossy='reject', or to another format"),
 }
@@ -387,12 +389,13 @@ def _shared_text(a, b):
     if n and a[n-1:n] == " ": n -= 1
     return a[:n]
 
-# %% ../nbs/20_records.ipynb #8ef67517
+# %% ../nbs/20_records.ipynb #bd36f512
 def _from_preference(row, bad):
     talk, chosen, rejected = _Talk(), row.get("chosen"), row.get("rejected")
     prompt = row.get("prompt", row.get("question"))
     full = isinstance(chosen, list) and any(isinstance(t, dict) and t.get("role", t.get("from")) in
                                             ("user", "human") for t in chosen)
+    if isinstance(prompt, list): full = full and len(chosen) > len(prompt) > 0 and chosen[:len(prompt)] == prompt
     key = next((k for k in _TURNS if row.get(k) is not None), None)
     if full and isinstance(rejected, list):  # the prompt is what both sides begin with
         n = min(_shared(chosen, rejected), len(chosen) - 1, len(rejected) - 1) if chosen != rejected else 0
@@ -455,7 +458,7 @@ def _chatml(messages):
     "Turns as text, the way `_turns_in` reads them."
     return "".join(f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in messages)
 
-# %% ../nbs/20_records.ipynb #db601e84
+# %% ../nbs/20_records.ipynb #7a5c6e20
 MAX_CHARS = 1_000_000  # of a row's texts together
 _ODD = re.compile("[\x00\ufeff\ud800-\udfff]")
 
@@ -470,8 +473,12 @@ def _walk(value, at="", depth=0):
     elif isinstance(value, list | tuple):
         for i, v in enumerate(value): yield from _walk(v, f"{at}[{i}]", depth + 1)
 
-def _characters(row, bad):
-    "Flaws of the texts themselves."
+_SUSPECT = re.compile(r"[\x00\ufeff\ud800-\udfff]|\\u(?:0000|[dD][89a-fA-F]|[fF][eE][fF]{2})")
+
+def _characters(row, bad, raw):
+    "Flaws of the texts themselves. Most rows are cleared by a look at the text they were read from."
+    if raw is not None and len(raw) < MAX_CHARS and raw.count("[") + raw.count("{") < 100 \
+            and (raw.isascii() and "\\u" not in raw and "\0" not in raw or not _SUSPECT.search(raw)): return
     total = 0
     try:
         for at, s in _walk(row):
@@ -485,17 +492,17 @@ def _characters(row, bad):
     except RecursionError: bad("", "too_deep")
     if total >= MAX_CHARS: bad("", "too_long", f"{total:,} characters")
 
-# %% ../nbs/20_records.ipynb #db1e5b7c
+# %% ../nbs/20_records.ipynb #9b038415
 _PARSERS = dict(messages=_from_messages, sharegpt=_from_sharegpt, alpaca=_from_alpaca, text=_from_text,
                 prompt_completion=_from_prompt_completion, preference=_from_preference)
 
-def _parse(row, format):
+def _parse(row, format, raw=None):
     "What a row says and what is wrong with it: `(_Talk or None, [(field, reason, detail)])`."
     flaws = []
     bad = lambda at, why, detail="": flaws.append((at, why, detail))
     if isinstance(row, list) and _recognise(row): row = {"messages": row}  # turns without a name
     if not isinstance(row, dict): return None, [("", "not_an_object", f"{_kind(row)}")]
-    _characters(row, bad)
+    _characters(row, bad, raw)
     if any(why == "too_deep" for _, why, _ in flaws): return None, flaws
     own = _recognise(row)
     format = format or own
@@ -597,17 +604,16 @@ def _as_sharegpt(talk, how):
     row = {"conversations": turns}
     return row if talk.tools is None else {**row, "tools": json.dumps(talk.tools, ensure_ascii=False)}
 
-# %% ../nbs/20_records.ipynb #75c3f416
+# %% ../nbs/20_records.ipynb #3922c86a
 def _exchange(talk, how, extend=False):
     "System prompt, earlier pairs, last question and last answer, as far as plain texts can say it."
     lost, ms = how.lost, talk.messages
     system = ms[0]["content"] if ms[0]["role"] == "system" else ""
     rest = [(m["role"], _plain(m, lost)) for m in ms if m["role"] != "system"]
     if talk.tools is not None and not extend: lost.add("tools")
+    if not rest[-1][1].strip(): raise _Cannot("no_place", "the last answer is a tool call")
+    if rest[-2][0] != "user": raise _Cannot("no_place", "the last answer follows a tool's result")
     pairs = [(a, b) for (r, a), (s, b) in zip(rest, rest[1:]) if (r, s) == ("user", "assistant")]
-    if not pairs or not pairs[-1][1].strip() or rest[-1][0] != "assistant":
-        raise _Cannot("no_turns", "the last answer is a tool call, which this format cannot hold")
-    if rest[-2][0] != "user": raise _Cannot("no_turns", "the last answer follows a tool's result")
     if len(pairs)*2 != len(rest): extend = False  # tool turns in between
     if len(pairs) > 1 and not extend: lost.add("earlier_turns")
     if system and not extend: lost.add("system")
@@ -657,7 +663,7 @@ def _as_text(talk, how):
         how.lost.add("markers")
     return {"text": text}
 
-# %% ../nbs/20_records.ipynb #efaceeab
+# %% ../nbs/20_records.ipynb #5fd1f836
 _WRITERS = dict(messages=_as_messages, sharegpt=_as_sharegpt, alpaca=_as_alpaca, text=_as_text,
                 prompt_completion=_as_prompt_completion, preference=_as_preference)
 
@@ -672,6 +678,7 @@ class _How:
 def _write(row, talk, format, how):
     "A parsed row in another format. Raises `_Cannot`."
     how.lost = set(talk.losses) if how.to != format else set()
+    if isinstance(row, list): row = {"messages": row}  # turns without a name
     if format == how.to != "messages" and not how.strings:  # as it is
         return dict(row)
     if format == "text": talk = _spoken(talk.strings[0])
@@ -696,7 +703,7 @@ def _keeps(format):
     if format in ("messages", "sharegpt"): more = set(_TURNS)
     return _OWN[format] | more
 
-# %% ../nbs/20_records.ipynb #3a8db01f
+# %% ../nbs/20_records.ipynb #f8595234
 def convert_row(
     row,                  # A row of any format; not changed
     to:str,               # A name of `FORMATS`
@@ -712,13 +719,12 @@ def convert_row(
     _known(format); _known(to, "to")
     talk, flaws = _parse(row, format)
     if flaws: raise RecordError(f"{Problem(1, None, *flaws[0])}. {REASONS[flaws[0][1]][1].capitalize()}.")
-    if isinstance(row, list): row = {"messages": row}
     how = _How(to, strings, extend)
     try: return _write(row, talk, format or _recognise(row), how), how.lost
     except _Cannot as e:
         raise RecordError(f"{Problem(1, None, '', *e.args)}. {REASONS[e.args[0]][1].capitalize()}.") from None
 
-# %% ../nbs/20_records.ipynb #63e01497
+# %% ../nbs/20_records.ipynb #bc5d17e3
 class _Raw(NamedTuple):
     "A row as it was found."
     row: object      # what was read, or None
@@ -754,14 +760,17 @@ class _Decoder:
             raise json.JSONDecodeError("a number without end", text, at) from e
         return value, end, self.flaws
 
-def _broken(e, text):
-    "A flaw for JSON that cannot be decoded."
+def _broken(e, text, last=True):
+    "A flaw for JSON that cannot be decoded; only what is last can be cut off."
     for says, why in {"nested too deep": "too_deep", "a number without end": "bad_number"}.items():
         if e.msg == says: return [("", why, "")]
-    cut = e.pos >= len(text.rstrip()) or e.msg.startswith("Unterminated string")
+    cut = last and (e.pos >= len(text.rstrip()) or e.msg.startswith("Unterminated string"))
     return [("", "cut_off" if cut else "not_json", f"{e.msg[0].lower()}{e.msg[1:]}, character {e.pos + 1}")]
 
-# %% ../nbs/20_records.ipynb #7f0545fd
+# %% ../nbs/20_records.ipynb #983bd7df
+_BLANK = " \t\r\n\ufeff"
+_SPACE = re.compile(f"[{_BLANK}]*")
+
 def _utf8(text, flaws):
     "Note bytes that are not UTF-8; `surrogateescape` keeps them as half characters."
     if text.isascii(): return flaws
@@ -771,10 +780,11 @@ def _utf8(text, flaws):
 
 def _one(text, line, decode):
     "The row on one line of JSONL."
-    body = text.strip(" \t\r\n\ufeff")
+    body = text.strip(_BLANK)
     try: row, end, flaws = decode(body)
     except json.JSONDecodeError as e: return _Raw(None, line, text, _utf8(text, _broken(e, body)))
-    if body[end:].strip(): return _Raw(None, line, text, [("", "extra_data", f"character {end + 1}")])
+    if body[end:].strip():
+        return _Raw(None, line, text, _utf8(text, [("", "extra_data", f"character {end + 1}")]))
     if isinstance(row, dict) and row.keys() == {"row", "line", "problems", "raw"} and row["raw"]:
         return _one(row["raw"], row["line"], decode)  # a rejected row, mended
     return _Raw(row, line, text, _utf8(text, flaws))
@@ -785,10 +795,9 @@ def _lines(f, notes):
     for line, raw in enumerate(f, 1):
         text = raw.decode("utf-8", "surrogateescape").rstrip("\r\n")
         if line > 1 and text.startswith("\ufeff"): notes["a byte-order mark before a row: skipped"] += 1
-        if text.strip("\ufeff \t"): yield _one(text, line, decode)
+        if text.strip(_BLANK): yield _one(text, line, decode)
 
-# %% ../nbs/20_records.ipynb #a9fdad94
-_SPACE = re.compile(r"[ \t\r\n\ufeff]*")
+# %% ../nbs/20_records.ipynb #52f12475
 _NEXT = re.compile(r"(?:\}\s*,?\s*|\n\s*)(?=\{)")  # where the next row may begin after a broken one
 _FAR = 1 << 26  # characters to look ahead for it
 
@@ -814,18 +823,19 @@ class _Window:
         self.line += text.count("\n")
         return text
 
-# %% ../nbs/20_records.ipynb #a903b1dc
+# %% ../nbs/20_records.ipynb #792c4d63
 def _whole(w, decode):
     "The value that begins here, `(value, end, flaws)`, reading on until it is complete."
     while True:
         try: value, end, flaws = decode(w.text, w.at)
         except json.JSONDecodeError as e:
             open_ended = e.msg.startswith("Unterminated") or e.pos > len(w.text) - 16
-            if not open_ended or not w.more(): raise
+            if not open_ended or w.end: raise
+            w.more()
         else:
             if end < len(w.text) or isinstance(value, dict | list) or not w.more(): return value, end, flaws
 
-def _skip_broken(w, keys, decode):
+def _skip_broken(w, keys, decode, array):
     "Take a broken row: up to where a row with the usual keys begins, or the end of the file."
     while True:
         for m in _NEXT.finditer(w.text, w.at + 1):
@@ -833,7 +843,9 @@ def _skip_broken(w, keys, decode):
             except json.JSONDecodeError: continue
             if isinstance(value, dict) and (value.keys() == keys if keys else _recognise(value)):
                 return w.take(m.end()).rstrip().removesuffix(",")
-        if not w.more(): return w.take(len(w.text))
+        if not w.more():
+            rest = w.text.rstrip(_BLANK)
+            return w.take(len(rest) - 1 if array and re.search(r"[}\s]\]$", rest) else len(rest))
         if len(w.text) - w.at > _FAR:
             raise RecordError(f"line {w.line} holds a broken row, and no row was found in the {_FAR >> 20} "
                               "million characters after it: mend it by hand, or save the file as JSONL")
@@ -841,31 +853,36 @@ def _skip_broken(w, keys, decode):
 def _values(f, notes):
     "Rows of a JSON array, or objects one after another, without holding more than one of them."
     w, decode, keys = _Window(f), _Decoder(), None
-    array, due = w.skip() == "[", False
+    array, due, comma = w.skip() == "[", False, False
     if array: w.take(w.at + 1)
     while c := w.skip():
         if c == "]" and array:
             w.take(w.at + 1)
+            if comma: notes["a comma too many between rows"] += 1
             if w.skip():
                 line = w.line
                 yield _Raw(None, line, w.take(len(w.text)), [("", "extra_data", "after the end of the array")])
             return
         if c == ",":
             if not due: notes["a comma too many between rows"] += 1
-            due = False; w.take(w.at + 1); continue
+            due, comma = False, True
+            w.take(w.at + 1)
+            continue
         if due and array: notes["a comma missing between rows"] += 1
         line = w.line
         try: value, end, flaws = _whole(w, decode)
         except json.JSONDecodeError as e:
             pos = e.pos - w.at
-            text = _skip_broken(w, keys, decode)
-            yield _Raw(None, line, text, _utf8(text, _broken(json.JSONDecodeError(e.msg, text, pos), text)))
-            due = False; continue
+            text = _skip_broken(w, keys, decode, array)
+            flaws = _broken(json.JSONDecodeError(e.msg, text, pos), text, not w.skip())
+            yield _Raw(None, line, text, _utf8(text, flaws))
+            due = comma = False
+            continue
         else:
             text = w.take(end)
             if isinstance(value, dict): keys = keys or (value.keys() if _recognise(value) else None)
             yield _Raw(value, line, text, _utf8(text, flaws))
-        due = True
+        due, comma = True, False
     if array: notes["the array is not closed: the file may have been cut off"] += 1
 
 # %% ../nbs/20_records.ipynb #c9e5eee8
@@ -1191,7 +1208,7 @@ Report.to_dict = _as_dict
 Report.__str__ = _text
 Report._repr_html_ = lambda r: f"<pre>{escape(_text(r))}</pre>"
 
-# %% ../nbs/20_records.ipynb #9e128483
+# %% ../nbs/20_records.ipynb #236114d8
 def _decide(rows, how):
     "The format of a source from its first rows, and all rows again: `(format, _Layout or None, rows)`."
     head = list(islice(rows, 100))
@@ -1211,11 +1228,13 @@ def _go(source, format):
         number = 0
         for number, raw in enumerate(raws, 1):
             row, flaws = raw.row, list(raw.flaws)
+            told = {{"not_utf8": ("", "lone_surrogate"), "python_repr": (at, "wrong_type")}.get(why)
+                    for at, why, _ in flaws}  # what would be said twice
             if raw.row is not None or not flaws:
                 row = layout.standard(raw.row) if layout else raw.row
                 _ignored(raw.row, layout, report.notes)
-                talk, more = _parse(row, report.format)
-                flaws += more
+                talk, more = _parse(row, report.format, raw.raw)
+                flaws += [f for f in more if f[:2] not in told and ("", f[1]) not in told]
             else: talk = None
             yield number, raw, row, talk, flaws
         if not number: raise RecordError(f"{label} is empty: there are no rows in it")
@@ -1453,3 +1472,106 @@ def _finish(report, writer, rejected, out, bad, part, bad_part):
     else:
         bad_part.unlink(missing_ok=True)
         bad.unlink(missing_ok=True)  # of an earlier run: all rows are good now
+
+# %% ../nbs/20_records.ipynb #44ecbe47
+@dataclass
+class Look:
+    """What `look` found: counts, lengths and a few rows. Shows as a table; `.plot()` draws it."""
+    report:Report          # What `check` would say
+    unit:str               # "tokens" or "characters"
+    lengths:dict = field(default_factory=dict)     # "row" and each role → length in each row that has it
+    turns:Counter = field(default_factory=Counter) # Role → turns in all rows
+    sizes:Counter = field(default_factory=Counter) # Number of turns in a row → rows
+    samples:list = field(default_factory=list)     # (row number, turns), drawn at random
+    longest:list = field(default_factory=list)     # (length, row number) of the three longest rows
+
+    def table(self)->list: # Rows of (role, turns, share, smallest, median, 95 %, largest)
+        """Lengths by role; the share is of all tokens or characters."""
+        total = sum(self.lengths.get("row", ())) or 1
+        out = []
+        for role, values in self.lengths.items():
+            v = sorted(values)
+            at = lambda q: v[min(len(v) - 1, math.ceil(q*len(v)) - 1 if q else 0)]
+            out.append((role, self.turns[role] if role != "row" else len(v), sum(v)/total,
+                        v[0], at(.5), at(.95), v[-1]))
+        return out
+
+    def __str__(self):
+        r = self.report
+        lines = [f"{r.source}: {r.rows:,} rows, {r.format}; {r.bad:,} bad", "",
+                 f"{'':10} {'turns':>8} {'share':>6} {'least':>7} {'median':>7} {'95 %':>7} {'most':>7}  {self.unit}"]
+        for role, n, share, *q in self.table():
+            lines.append(f"{role:10} {n:8,} {share:6.0%} " + " ".join(f"{v:7,}" for v in q))
+        lines += ["", "turns in a row: " + ", ".join(f"{k} in {n:,} rows" for k, n in sorted(self.sizes.items())[:12])]
+        return "\n".join(lines)
+
+# %% ../nbs/20_records.ipynb #23d22a92
+def look(
+    source,           # As `check`
+    *,
+    tokenizer=None,   # Counts tokens of each text, without a template; None counts characters
+    format=None,      # As `check`
+    samples:int=3,    # Rows to draw
+    seed:int=0,       # Of that draw
+)->Look:              # Lengths, roles, turns, samples
+    """Go through the good rows once: who speaks, how long, and a few rows to read. Holds one row at a time, and
+    a number for each length. Raises `RecordError` as `check` does."""
+    report, rows, theirs, _ = _go(source, format)
+    seen, rng = Look(report, "tokens" if tokenizer else "characters"), random.Random(seed)
+    size = (lambda s: len(tokenizer(s, add_special_tokens=False)["input_ids"])) if tokenizer else len
+    for number, raw, row, talk, flaws in rows:
+        report._add(number, raw.line, flaws, theirs)
+        if flaws: continue
+        turns = _turns_to_show(talk)
+        by_role = Counter()
+        for role, text in turns: by_role[role] += size(text)
+        seen.turns.update(role for role, _ in turns)
+        seen.sizes[len(turns)] += 1
+        for role, n in {**by_role, "row": sum(by_role.values())}.items():
+            seen.lengths.setdefault(role, array("q")).append(n)
+        seen.longest = sorted([*seen.longest, (sum(by_role.values()), number)], reverse=True)[:3]
+        if len(seen.samples) < samples: seen.samples.append((number, turns))
+        elif (at := rng.randrange(report.good)) < samples: seen.samples[at] = (number, turns)
+    if not report.good: raise RecordError(f"{report.source} has no good row to look at: check(source) says why")
+    seen.lengths = {k: seen.lengths[k] for k in sorted(seen.lengths, key=_SPEAKERS.index)}
+    seen.samples.sort()
+    return seen
+
+# %% ../nbs/20_records.ipynb #c766e100
+_SPEAKERS = ("system", "user", "assistant", "tool", "rejected", "text", "row")
+
+def _turns_to_show(talk):
+    "(who, text) of each turn of a row."
+    if not talk.messages: return [("text", talk.strings[0])]
+    def said(m):
+        return m["content"] + ("\n" + json.dumps(m["tool_calls"], ensure_ascii=False) if m.get("tool_calls") else "")
+    return ([(m["role"], said(m)) for m in talk.messages]
+            + [("rejected" if m["role"] == "assistant" else m["role"], said(m)) for m in talk.rejected or []])
+
+def _look_html(self):
+    "Table and samples as HTML."
+    head = "".join(f"<th>{h}</th>" for h in ("", "turns", "share", "least", "median", "95 %", f"most {self.unit}"))
+    body = "".join(f"<tr><th>{r}</th><td>{n:,}</td><td>{s:.0%}</td>" + "".join(f"<td>{v:,}</td>" for v in q) + "</tr>"
+                   for r, n, s, *q in self.table())
+    cut = lambda s: escape(s if len(s) <= 600 else s[:600] + " …").replace("\n", "<br>")
+    rows = "".join(f"<details{' open' if i == 0 else ''}><summary>row {number}</summary>" + "".join(
+        f"<p><b>{role}</b> {cut(text)}</p>" for role, text in turns) + "</details>"
+        for i, (number, turns) in enumerate(self.samples))
+    r = self.report
+    return (f"<p>{escape(r.source)}: {r.rows:,} rows, {r.format}; {r.bad:,} bad</p>"
+            f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{rows}")
+
+def _look_plot(self):
+    "Histogram of the lengths by role, and how many turns the rows have. Returns the figure."
+    import matplotlib.pyplot as plt
+    fig, (a, b) = plt.subplots(1, 2, figsize=(8, 2.8), width_ratios=(2, 1))
+    top = max(self.lengths["row"])
+    edges = [top*i/40 for i in range(41)] if top > 40 else list(range(top + 2))
+    for role, values in self.lengths.items():
+        a.hist(values, bins=edges, histtype="step", label=role, lw=2 if role == "row" else 1.2)
+    a.set(xlabel=f"{self.unit} in a row", ylabel="rows"); a.legend()
+    sizes = dict(sorted(self.sizes.items()))
+    b.bar([str(k) for k in sizes], sizes.values()); b.set(xlabel="turns in a row")
+    return fig
+
+Look._repr_html_, Look.plot = _look_html, _look_plot
