@@ -190,6 +190,7 @@ function mount(el, data, { initial = {}, changed = () => {} } = {}) {
         for (const [k, v] of pairs) { const d = element(list, "div"); element(d, "dt", {}, k); element(d, "dd", {}, typeof v === "number" ? tidy(v) : v); }
       } };
     },
+    panel(attributes = {}) { return element(el, "div", attributes); },  // a place for an explorer's own elements
     draw(f) { draws.push(f); redraw(); },
   };
   explore(kit, data);
