@@ -6,10 +6,11 @@
 __all__ = ['POLICIES', 'LAYOUTS', 'Cut', 'truncate', 'length_groups', 'pack', 'row_mask', 'shared_prefix', 'Collator', 'Lean',
            'lean_']
 
-# %% ../nbs/23_batch.ipynb #1f53ae30
+# %% ../nbs/23_batch.ipynb #6628f25c
 import random
 from bisect import bisect_left, insort
 from dataclasses import dataclass
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
@@ -201,41 +202,44 @@ def _padded(rows, length, pad_id):
     return dict(input_ids=fill([i for i, _ in rows], pad_id), labels=fill([l for _, l in rows], IGNORE),
                 attention_mask=fill([[1]*len(i) for i, _ in rows], 0))
 
-# %% ../nbs/23_batch.ipynb #ceeb68bc
-def _joined(rows, prefix=0):
-    "Rows one after another: ids, labels and positions. No row's first token is a target of the row before."
-    ids, labels, at = list(rows[0][0][:prefix]), [IGNORE]*prefix, list(range(prefix))
-    for i, l in rows:
-        ids += i[prefix:]; labels += [IGNORE, *l[prefix + 1:]]; at += range(prefix, len(i))
-    return ids, labels, at
-
-# %% ../nbs/23_batch.ipynb #0304e643
+# %% ../nbs/23_batch.ipynb #53915282
 def _packed(rows, capacity, pad_id):
     "Bins of rows, `[bins, longest bin]`. Positions start again with each row; a pad is a row of its own."
-    bins = [_joined([rows[r] for r in b]) for b in pack([len(i) for i, _ in rows], capacity)]
+    bins = []
+    for b in pack([len(ids) for ids, _ in rows], capacity):
+        ids, labels, at = [], [], []
+        for i, l in (rows[r] for r in b):
+            ids += i; at += range(len(i))
+            labels += [IGNORE, *l[1:]]  # or the row before would be asked for this row's first token
+        bins.append((ids, labels, at))
     longest = max(len(ids) for ids, *_ in bins)
     fill = lambda k, v: torch.tensor([b[k] + [v]*(longest - len(b[k])) for b in bins])
     return dict(input_ids=fill(0, pad_id), labels=fill(1, IGNORE), position_ids=fill(2, 0), use_cache=False)
 
-# %% ../nbs/23_batch.ipynb #875a49f7
+# %% ../nbs/23_batch.ipynb #cd4263cb
 def _flat(rows, share):
-    "All rows in one, `[1, seq]`, the shared prefix before them. The mask is the lengths, `[1, 1, 1, 1 + rows]`."
+    "All rows in one, `[1, seq]`, after the shared prefix. The mask is their lengths, `[1, 1, 1, 1 + rows]`."
     p = _prefix(rows) if share else 0
-    ids, labels, at = (torch.tensor([t]) for t in _joined(rows, p))
-    lengths = torch.tensor([p, *(len(i) - p for i, _ in rows)])
-    return dict(input_ids=ids, labels=labels, position_ids=at, attention_mask=lengths[None, None, None])
+    ids, labels, at, target, lengths = list(rows[0][0][:p]), [IGNORE]*p, list(range(p)), [IGNORE]*p, [p]
+    for i, l in rows:
+        end = max(j for j, t in enumerate(l) if t != IGNORE)  # this token is a target and nothing more
+        ids += i[p:end]; labels += [IGNORE, *l[p + 1:end]]; at += range(p, end)
+        target += l[p + 1:end + 1]; lengths.append(end - p)
+    one = lambda xs: torch.tensor([xs])
+    batch = dict(input_ids=one(ids), labels=one(labels), position_ids=one(at),
+                 attention_mask=one([[lengths]]))
+    return _kept(batch, one(target))
 
-# %% ../nbs/23_batch.ipynb #9578b1b2
-def _only_labels(batch):
-    "Where the predictions are, `keep [n]`, and what they should be, `shift_labels [1, n]`."
-    target = F.pad(batch["labels"], (0, 1), value=IGNORE)[:, 1:].reshape(-1)
-    keep = (target != IGNORE).nonzero()[:, 0]
-    return {**batch, "keep": keep, "shift_labels": target[keep][None]}
+# %% ../nbs/23_batch.ipynb #4c4db584
+def _kept(batch, target):
+    "Adds where the predictions are, `keep [n]`, and what they should be, `shift_labels [1, n]`."
+    keep = (target.reshape(-1) != IGNORE).nonzero()[:, 0]
+    return dict(batch, keep=keep, shift_labels=target.reshape(-1)[keep][None])
 
 # %% ../nbs/23_batch.ipynb #efb9def0
 LAYOUTS = ("flat", "packed", "dynamic", "fixed")
 
-# %% ../nbs/23_batch.ipynb #a3807b87
+# %% ../nbs/23_batch.ipynb #f408aba8
 @dataclass(frozen=True)
 class Collator:
     """Rows `{"input_ids", "labels"}` to a batch of tensors, for transformers' `Trainer` and TRL's `SFTTrainer`.
@@ -249,35 +253,65 @@ class Collator:
     pad_id:int                    # Id to pad with, from `tokenizer.pad_token_id`
     layout:str="flat"             # One of `LAYOUTS`
     length:int|None=None          # Tokens: of a row ("fixed"), of a bin ("packed")
-    only_labels:bool|None=None    # Logits only where there is a label; None: if "flat"
-    share_prefix:bool|None=None   # Compute a common start once; None: if "flat"
+    only_labels:bool|None=None    # Logits only where there is a label; always so in "flat"
+    share_prefix:bool|None=None   # In "flat": compute a common start once, unless False
 
     def __post_init__(self):
         if self.layout not in LAYOUTS:
             raise ValueError(f"layout is {self.layout!r}: use one of {', '.join(LAYOUTS)}")
         if type(self.pad_id) is not int or self.pad_id < 0:
             raise ValueError(f"pad_id is {self.pad_id!r}: give the tokenizer a padding token, as set_pad does")
-        if needs := self.layout in ("fixed", "packed"):
+        if self.layout in ("fixed", "packed"):
             if type(self.length) is not int or self.length < 1:
                 raise ValueError(f"length is {self.length!r}: layout {self.layout!r} needs a number of tokens")
         elif self.length is not None: raise ValueError(f"layout {self.layout!r} takes no length: leave it out")
         if self.share_prefix and self.layout != "flat":
             raise ValueError(f"a prefix is shared in layout 'flat' only, not in {self.layout!r}")
+        if self.only_labels is False and self.layout == "flat":
+            raise ValueError("layout 'flat' has logits only at labels: leave only_labels out")
 
     def __call__(self,
         features, # Rows `{"input_ids", "labels"}`; other columns are not looked at
     )->dict:      # Tensors, as the model takes them
-        flat, rows = self.layout == "flat", _rows(features)
+        rows = _rows(features)
         longest = max(len(ids) for ids, _ in rows)
         if self.length and longest > self.length:
             raise ValueError(f"a row has {longest} tokens and length is {self.length}: truncate the rows first")
-        if flat: batch = _flat(rows, self.share_prefix is not False)
-        elif self.layout == "packed": batch = _packed(rows, self.length, self.pad_id)
+        if self.layout == "flat": return _flat(rows, self.share_prefix is not False)
+        if self.layout == "packed": batch = _packed(rows, self.length, self.pad_id)
         else: batch = _padded(rows, self.length or longest, self.pad_id)
-        wanted = flat if self.only_labels is None else self.only_labels
-        return _only_labels(batch) if wanted else batch
+        return _kept(batch, F.pad(batch["labels"], (0, 1), value=IGNORE)[:, 1:]) if self.only_labels else batch
 
-# %% ../nbs/23_batch.ipynb #76990575
+# %% ../nbs/23_batch.ipynb #be13bf17
+SHORT = 512  # tokens; up to here two matrix products beat the fused kernel on a CPU
+
+def _attend(
+    q,       # `[1, heads, new, d_head]`: the last `new` of `seq` tokens look back
+    k,       # `[1, kv_heads, seq, d_head]`
+    v,       # as `k`
+    *,
+    scale,   # Factor on the scores
+    dropout, # Share of the weights set to 0 in training
+):           # `[1, heads, new, d_head]`
+    "Causal attention of the last tokens of a row to the whole row."
+    (_, heads, new, d), (_, groups, seq, _) = q.shape, k.shape
+    if q.device.type != "cpu" or seq > SHORT:
+        mask = dict(is_causal=True) if new == seq else dict(attn_mask=_past(new, seq, torch.bool, q.device))
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scale,
+                                              enable_gqa=heads != groups, **mask)
+    q = q.reshape(groups, heads//groups*new, d)  # heads that share keys stand below one another
+    score = (q*scale @ k[0].transpose(1, 2)).view(groups, -1, new, seq) + _past(new, seq, q.dtype, q.device)
+    weight = F.dropout(score.softmax(-1), dropout).view(groups, -1, seq)
+    return (weight @ v[0]).view(1, heads, new, -1)
+
+@lru_cache(64)
+def _past(new, seq, dtype, device):
+    "Mask for the last `new` of `seq` tokens: true or 0 where they may look."
+    past = torch.ones(new, seq, dtype=torch.bool, device=device).tril(seq - new)
+    if dtype == torch.bool: return past
+    return torch.zeros(new, seq, dtype=dtype, device=device).masked_fill(~past, float("-inf"))
+
+# %% ../nbs/23_batch.ipynb #0a9cd024
 NAME = "ftcourse_rows"
 
 def _rows_attention(module, query, key, value, attention_mask, dropout=0., scaling=None, **kwargs):
@@ -291,21 +325,19 @@ def _rows_attention(module, query, key, value, attention_mask, dropout=0., scali
     if window and window < prefix + max(lengths):
         raise ValueError(f"a row has {prefix + max(lengths)} tokens and the model looks back {window}: "
                          "use layout 'packed' or shorter rows")
+    attend = partial(_attend, scale=scaling or query.shape[-1]**-.5, dropout=dropout)
     (q0, *q), (k0, *k), (v0, *v) = (t.split([prefix, *lengths], 2) for t in (query, key, value))
-    def attend(*qkv): # [1, heads, seq, d_head] each
-        return F.scaled_dot_product_attention(*qkv, dropout_p=dropout, is_causal=True, scale=scaling,
-                                              enable_gqa=query.shape[1] != key.shape[1])
     if not prefix: out = [attend(*qkv) for qkv in zip(q, k, v)]
-    else: # a row's prefix comes out the same for each; the first row's is kept
-        whole = [attend(*(torch.cat(pair, 2) for pair in zip((q0, k0, v0), qkv))) for qkv in zip(q, k, v)]
-        out = [whole[0][:, :, :prefix], *(o[:, :, prefix:] for o in whole)]
+    else: out = [attend(q0, k0, v0), *(attend(a, torch.cat([k0, b], 2), torch.cat([v0, c], 2))
+                                       for a, b, c in zip(q, k, v))]
     return torch.cat(out, 2).transpose(1, 2), None
 
-# %% ../nbs/23_batch.ipynb #f3b5df1d
+# %% ../nbs/23_batch.ipynb #2fb763c8
 def _lengths_to_cpu(decoder, args, kwargs):
+    "Each layer reads the lengths: fetch them from the device once. Nothing will be generated, so no cache."
     mask = kwargs.get("attention_mask")
-    if mask is not None and mask.ndim == 4 and mask.dtype == torch.int64: kwargs["attention_mask"] = mask.cpu()
-    return args, kwargs
+    if mask is None or mask.ndim != 4 or mask.dtype != torch.int64: return args, kwargs
+    return args, {**kwargs, "attention_mask": mask.cpu(), "use_cache": False}
 
 def _gather(decoder, args, kwargs, out):
     "Of the decoder's last hidden states keep those that predict a label, `[1, n, d_model]`."
@@ -314,17 +346,47 @@ def _gather(decoder, args, kwargs, out):
         out.last_hidden_state = hidden.reshape(-1, hidden.shape[-1])[keep.to(hidden.device)][None]
     return out
 
-# %% ../nbs/23_batch.ipynb #f7898db3
+# %% ../nbs/23_batch.ipynb #7431a3c2
+class _CrossEntropy(torch.autograd.Function):
+    "Mean loss of bfloat16 logits in float32, some rows at a time; keeps nothing but the gradient."
+    @staticmethod
+    def forward(ctx, logits, target, count): # `[n, vocab]`, `[n]`, number to divide the sum by
+        total, grad = 0., torch.empty_like(logits) if ctx.needs_input_grad[0] else None
+        for i in range(0, len(target), 64):
+            x, t = logits[i:i + 64].float(), target[i:i + 64, None]
+            top = x.amax(1, keepdim=True)
+            right = x.gather(1, t) - top
+            size = x.sub_(top).exp_().sum(1, keepdim=True)
+            total = total + (size.log() - right).sum()
+            if grad is not None:
+                grad[i:i + 64] = x.div_(size*count).scatter_add_(1, t, (-1/count).expand_as(t).to(x))
+        if grad is not None: ctx.save_for_backward(grad)
+        return total/count
+    @staticmethod
+    def backward(ctx, g): return ctx.saved_tensors[0]*g, None, None
+
+def _lean_loss(usual, logits, labels, vocab_size, keep=None, shift_labels=None, num_items_in_batch=None, **kwargs):
+    "The loss of a causal language model: for a lean batch without copies of the logits."
+    if keep is None: return usual(logits=logits, labels=labels, vocab_size=vocab_size, shift_labels=shift_labels,
+                                  num_items_in_batch=num_items_in_batch, **kwargs)
+    target = shift_labels.reshape(-1).to(logits.device)
+    count = torch.as_tensor(len(target) if num_items_in_batch is None else num_items_in_batch)
+    return _CrossEntropy.apply(logits.reshape(-1, vocab_size), target, count.to(logits.device))
+
+# %% ../nbs/23_batch.ipynb #667379a6
 class Lean:
     """What `lean_` switched on; `remove()` or the end of a `with` block switches it off."""
     def __init__(self, model, decoder, attention, hooks):
         self.model, self.decoder, self.attention, self.hooks = model, decoder, attention, hooks
+        self.loss = model.loss_function
+        model.loss_function = partial(_lean_loss, self.loss)
     def remove(self)->None:
         "Put the model back as it was. Calling it twice is harmless."
         if not self.hooks: return
         for h in self.hooks: h.remove()
         self.hooks = []
         self.model.set_attn_implementation(self.attention)
+        self.model.loss_function = self.loss
         del self.decoder._lean
     def __enter__(self): return self
     def __exit__(self, *exc): self.remove()
