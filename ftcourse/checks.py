@@ -7,7 +7,11 @@ __all__ = ['attempt', 'check_trained_text', 'check_exact_match', 'check_lora_par
            'check_stored_bytes', 'check_near_copies', 'check_linear_rate', 'check_energy_share', 'check_smallest_rank',
            'check_saving_rank', 'check_add_updates', 'check_lora_forward', 'check_same_scale', 'check_hit_targets',
            'check_dead_adapters', 'check_int8_by_hand', 'check_pack_nibbles', 'check_quant_bits', 'check_outlier_block',
-           'check_adamw_bytes', 'check_logit_bytes', 'check_cache_bytes', 'check_first_fit', 'check_mean_checker']
+           'check_adamw_bytes', 'check_logit_bytes', 'check_cache_bytes', 'check_first_fit', 'check_word_jaccard',
+           'check_bands', 'check_safe_split', 'check_find_cards', 'check_sharegpt_turns', 'check_alpaca_prompt',
+           'check_nothing_lost', 'check_flipped_rows', 'check_swap_her', 'check_flip_rate', 'check_cancelled_gap',
+           'check_twin_split', 'check_never_stops', 'check_offset_labels', 'check_one_bos', 'check_departs',
+           'check_mean_checker']
 
 # %% ../nbs/02_checks.ipynb #c637378e
 import json, math
@@ -570,6 +574,405 @@ def check_first_fit(
     got = fn(60, 30, [("p", 15, 2), ("q", 15, 2), ("s", 40, 9), ("t", 29, 1)])
     assert got == {"p", "t"} or got == {"q", "t"}, f"the cheapest set that saves 30 costs 3; you have {got}"
     assert fn(200, 50, [a, b, c]) is None, "all changes together save 75 of 150 bytes: return None"
+
+# %% ../nbs/02_checks.ipynb #27daac21
+def check_word_jaccard(
+    fn, # Your function: `fn(a, b, n)` -> Jaccard similarity of the texts' word n-grams, 0 to 1
+)->None:
+    """Raise `AssertionError` naming the misconception unless `fn` is the Jaccard similarity of the sets of
+    word n-grams."""
+    a, b = "we need oak trays by may", "we need oak trays by june"
+    got = fn(a, b, 2)
+    assert got is not None, "it returns nothing: end with `return`"
+    assert got != 4, "that counts what they share: divide by all n-grams of the two together"
+    assert got != .4, "4/10 counts what they share twice in the divisor: use the union of the sets"
+    assert got != .8, "4/5 divides by the n-grams of one text: those of the other count as well"
+    assert got != 5/7, "those are single words: join each with the n − 1 that follow"
+    assert got <= 1, f"{got} is over 1: sets, not lists, have at most all in common"
+    assert abs(got - 4/6) < 1e-9, f"4 of 6 pairs of words are shared: expected 0.667, got {got:.3g}"
+    got = fn("red red red blue", "red blue", 2)
+    assert abs(got - 1/2) < 1e-9, f"a *set* has 'red red' once: expected 0.5, got {got:.3g}"
+    got = fn("one two three", "one two three", 3)
+    assert got == 1, (f"right for pairs; with n=3 equal texts of three words are 1, got {got:.3g}: "
+                      "is the last n-gram there?")
+
+# %% ../nbs/02_checks.ipynb #9e75a06d
+def check_bands(
+    fn, # Your function: `fn(threshold, perm, recall)` -> `(bands, rows)`
+)->None:
+    """Raise `AssertionError` naming the misconception unless `fn` gives the longest bands that still find a
+    pair at the threshold often enough."""
+    got = fn(.8, 128, .99)
+    assert got is not None, "it returns nothing: end with `return`"
+    assert isinstance(got, (tuple, list)) and len(got) == 2, f"return two numbers: bands, rows; got {got!r}"
+    bands, rows = got
+    assert bands*rows <= 128, f"{bands} bands of {rows} need {bands*rows} numbers, and there are 128"
+    at = 1 - (1 - .8**rows)**bands
+    assert at != 1 - (1 - .8**21)**6, "bands and rows are swapped: return the number of bands first"
+    assert at >= .99, (f"{bands} bands of {rows} find a pair of 0.8 with probability {at:.2f}, not 0.99: "
+                       "take shorter bands")
+    assert rows != 1, ("one number a band finds everything, also pairs of 0.1: "
+                       "take the *longest* band that is good enough")
+    assert (bands, rows) == (21, 6), ("expected 21 bands of 6: the longest that reach 0.99, and as many as fit; "
+                                      f"got {bands} of {rows}")
+    got = tuple(fn(.5, 64, .9))
+    assert got == (21, 3), ("right for 128 numbers only: with 64, threshold 0.5 and recall 0.9 "
+                            f"expected (21, 3), got {got}")
+
+# %% ../nbs/02_checks.ipynb #d9728af5
+def check_safe_split(
+    fn, # Your function: `fn(mails, share)` -> `(train, test)`, lists of numbers of mails
+)->None:
+    """Raise `AssertionError` naming the leak unless `fn` keeps customers, and equal texts, on one side."""
+    mails = [("A", "36 trays"), ("A", "9 bowls"), ("B", "12 jugs"), ("B", "9 Bowls "), ("C", "40 cups"),
+             ("C", "3 mats"), ("D", "3  mats"), ("E", "7 tins"), ("F", "8 jars"), ("G", "2 racks"),
+             ("H", "5 pans"), ("H", "6 pans")]
+    got = fn(list(mails), .25)
+    assert got is not None, "it returns nothing: end with `return`"
+    assert isinstance(got, (tuple, list)) and len(got) == 2, "return two lists: train and test"
+    train, test = map(list, got)
+    assert all(isinstance(i, int) for i in train + test), "return the numbers of the mails, not the mails"
+    assert sorted(train + test) == sorted(set(train + test)), "a mail stands on both sides, or twice"
+    assert len(train + test) == 12, f"{12 - len(train + test)} mails are gone: each belongs to one side"
+    assert test, "the test set is empty"
+    assert train, "the training set is empty"
+    side = {i: "train" for i in train} | {i: "test" for i in test}
+    for i, (who, text) in enumerate(mails):
+        for j, (other, same) in enumerate(mails[:i]):
+            if side[i] == side[j]: continue
+            assert who != other, f"customer {who} is on both sides: training on {who}, testing on {who}"
+            assert text != same and text.lower().split() != same.lower().split(), (
+                f"{same!r} and {text!r} are on both sides: capitals and spaces make no new mail")
+    assert 2 <= len(test) <= 5, f"a quarter of 12 mails was asked for, and {len(test)} are in test"
+    got = fn([(k, t) for k, t in ("Kx", "Ky", "Ly", "Lz", "Mz", "N1", "O2", "P3")], .25)
+    sides = ["test" if i in got[1] else "train" for i in range(5)]
+    assert len(set(sides)) == 1, ("K, L and M hang together through y and z: "
+                                  "join what is connected, also through others")
+
+# %% ../nbs/02_checks.ipynb #73fa803e
+def check_find_cards(
+    fn, # Your function: `fn(text)` -> card numbers in it, digits only, in order
+)->None:
+    """Raise `AssertionError` naming the misconception unless `fn` finds numbers of 13 to 19 digits that pass
+    Luhn."""
+    good, amex = "4111111111111111", "378282246310005"
+    got = fn(f"My card is {good}.")
+    assert got is not None, "it returns nothing: end with `return`"
+    assert isinstance(got, list), f"return a list, also for one card; got {type(got).__name__}"
+    assert got == [good], f"expected [{good!r}], got {got!r}"
+    got = fn("4111 1111 1111 1111 or 4111-1111-1111-1111")
+    assert got != [], "people write cards in groups: allow one space or hyphen between digits"
+    assert got == [good]*2, f"return digits only, one text for each card: got {got!r}"
+    got = fn("order 4111111111111112")
+    assert got == [], "4111111111111112 has the form and not the checksum: apply Luhn"
+    got = fn(f"Amex {amex}")
+    assert got == [amex], ("378282246310005 has 15 digits: Luhn doubles every second digit *from the right*, "
+                           f"and not all cards have 16; got {got!r}")
+    assert fn("call 79927398713") == [], "eleven digits pass Luhn and are no card: they have 13 to 19"
+    got = fn("id 41111111111111110037777")
+    assert got == [], "a card inside a longer number is none: look at what stands beside it"
+    assert fn("nothing here") == [], "a text without cards gives an empty list"
+
+# %% ../nbs/02_checks.ipynb #763ccdf3
+def check_sharegpt_turns(
+    fn, # `fn(row)` → list of messages
+):
+    """A ShareGPT row as messages."""
+    row = lambda *pairs, **more: {"conversations": [{"from": f, "value": v} for f, v in pairs], **more}
+    said = lambda *pairs: [{"role": r, "content": c} for r, c in pairs]
+    given = row(("human", "Hi"), ("gpt", "Hello!"))
+    got = fn(given)
+    assert got is not None, "the function returns nothing: is there a `return`?"
+    assert given == row(("human", "Hi"), ("gpt", "Hello!")), "the row was changed: make new dictionaries"
+    assert isinstance(got, list) and all(isinstance(m, dict) for m in got), "return a list of dictionaries"
+    assert got and set(got[0]) == {"role", "content"}, f"a message has role and content, yours has {got[:1]}"
+    assert [m["role"] for m in got] != ["human", "gpt"], "the roles are called user and assistant now"
+    assert got == said(("user", "Hi"), ("assistant", "Hello!")), f"expected user, assistant; you have {got}"
+    got = fn(row(("system", "Be brief."), ("human", "Hi"), ("gpt", "Hello!")))
+    assert [m["role"] for m in got] == ["system", "user", "assistant"], (
+        f"the role is in the turn, not in its position: system, human, gpt became {[m['role'] for m in got]}")
+    got = fn(row(("human", "1+2?"), ("gpt", "add(1, 2)"), ("observation", "3"), ("gpt", "3")))
+    assert got[2]["role"] == "tool", f"an observation is what a tool said; yours is {got[2]['role']!r}"
+    got = fn(row(("human", "Hi"), ("gpt", "Hello!"), system="Be brief."))
+    assert len(got) == 3, "the field system of the row is lost"
+    assert got[0] == said(("system", "Be brief."))[0], f"the system prompt comes first; you have {got[0]}"
+    for nothing in ("", None):
+        assert len(fn(row(("human", "Hi"), ("gpt", "Hello!"), system=nothing))) == 2, (
+            f"the field system is {nothing!r}: there is no system prompt")
+    for role in ("bot", "Human"):
+        try: got = fn(row((role, "Hi"), ("gpt", "Hello!")))
+        except ValueError: continue
+        except KeyError as e: raise AssertionError(f"KeyError: {e}, where ValueError was asked for") from e
+        raise AssertionError(f"nobody knows the role {role!r}: raise ValueError, do not guess {got[:1]}")
+
+# %% ../nbs/02_checks.ipynb #d168ea0e
+def check_alpaca_prompt(
+    fn, # `fn(row)` → the prompt
+):
+    """The Alpaca prompt, with an input only where there is one."""
+    ask = {"instruction": "Say hi"}
+    plain = "### Instruction:\nSay hi\n\n### Response:\n"
+    full = "### Instruction:\nSay hi\n\n### Input:\nin Greek\n\n### Response:\n"
+    got = fn({**ask, "input": "in Greek"})
+    assert got is not None, "the function returns nothing: is there a `return`?"
+    assert got != plain, "the input is gone: the model is asked about something that it cannot see"
+    assert got == full, f"with an input, expected {full!r}, you have {got!r}"
+    assert fn({**ask, "input": ""}) == plain, "an empty input needs no part of its own"
+    got = fn({**ask, "input": None})
+    assert "None" not in got, "the model would be trained on an input called None"
+    assert got == plain, f"None is no input: expected {plain!r}, you have {got!r}"
+    try: got = fn(ask)
+    except KeyError as e: raise AssertionError(f"KeyError {e}: a row need not have the field at all") from e
+    assert got == plain, f"without the field, expected {plain!r}, you have {got!r}"
+    assert fn({**ask, "input": " \n"}) == plain, "blanks are nothing to show either"
+    got = fn({**ask, "input": "0"})
+    assert "0" in got, "the input '0' is one"
+    assert fn({**ask, "input": "  x = 1\n"}).count("  x = 1\n") == 1, (
+        "strip to decide, not to print: the blanks of an input may mean something")
+    assert fn({"instruction": "Explain {x}", "input": "{y}"}).count("{") == 2, (
+        "braces in the data are data: format the template, not the filled-in text")
+
+# %% ../nbs/02_checks.ipynb #341f0f93
+def check_nothing_lost(
+    fn, # `fn(text)` → rows, rejected
+):
+    """Rows of a JSONL text, and what could not be read."""
+    got = fn('{"a": 1}\n{"a": 2}\n')
+    assert got is not None, "the function returns nothing: is there a `return`?"
+    assert isinstance(got, tuple) and len(got) == 2, "return two things: rows and rejected"
+    assert got == ([{"a": 1}, {"a": 2}], []), f"two good lines: expected two rows and nothing rejected, you have {got}"
+    try: rows, bad = fn('{"a": 1}\n{"a": \n{"a": 3}')
+    except ValueError as e: raise AssertionError("one broken line stops all: set it aside and go on") from e
+    assert len(rows) == 2, f"three lines, one broken: two rows, you have {len(rows)}"
+    assert bad, "the broken line is lost: it is in neither list"
+    assert bad != [(1, '{"a": ')], "an editor counts lines from 1, so it is line 2"
+    assert bad == [(2, '{"a": ')], f"expected the number and the line itself, (2, '{{\"a\": '), you have {bad}"
+    rows, bad = fn('{"a": 1}\n\n  \nx\n')
+    assert len(bad) == 1, f"blank lines are no rows: expected 1 rejected line, you have {bad}"
+    assert bad[0][0] == 4, f"blank lines count as lines: 'x' is on line 4, you have {bad[0][0]}"
+    rows, bad = fn('{"a": 1}\n5\n"text"\nnull\n[1]\n')
+    assert (len(rows), len(bad)) == (1, 4), (
+        f"5, \"text\", null and [1] are JSON and no objects: expected 1 row and 4 rejected, you have {len(rows)} "
+        f"and {len(bad)}")
+    rows, bad = fn('{"a": "b\u2028c"}\n{"a": "d\x85e"}\n')
+    assert not bad and len(rows) == 2, "U+2028 and U+0085 may stand in a string: cut at \\n and nowhere else"
+    assert fn('{"a": 1}\r\nx\r\n') == ([{"a": 1}], [(2, "x")]) or fn('{"a": 1}\r\nx\r\n') == ([{"a": 1}], [(2, "x\r")]), (
+        "line ends of Windows: one row and one rejected line")
+    assert fn("") == ([], []), "no text, no rows, and no error"
+
+# %% ../nbs/02_checks.ipynb #ff42dc39
+def check_flipped_rows(
+    fn, # `fn(rows)` → numbers of rows
+):
+    """Rows in which roles by position train what a human said."""
+    row = lambda *names: {"conversations": [{"from": n, "value": f"{i}"} for i, n in enumerate(names)]}
+    h, g, s = "human", "gpt", "system"
+    got = fn([row(h, g), row(s, h, g)])
+    assert got is not None, "the function returns nothing: is there a `return`?"
+    got = list(got)
+    assert not any(isinstance(r, dict) for r in got), "return the numbers of the rows, not the rows"
+    assert got != [0], "that is the row which is right: positions 1, 3, 5 … are trained"
+    assert got != [2], "rows are counted from 0"
+    assert got == [1], f"a system prompt moves all roles by one: expected [1], you have {got}"
+    got = list(fn([row(g, h, g), row(h, g, h, g)]))
+    assert got == [0], f"a greeting at the beginning does the same: expected [0], you have {got}"
+    got = list(fn([row(h, g, h, h, g)]))
+    assert got == [0], "after two humans in a row everything is moved: look at every turn, not at the first"
+    got = list(fn([row(h, g, h)]))
+    assert got == [], "a conversation that ends with the human trains nothing of it: position 2 is called user"
+    got = list(fn([row(s, g, h, g)]))
+    assert got == [], "system, gpt, human, gpt: positions 1 and 3 are gpt, nothing of the human is learnt"
+    got = list(fn([row(h, g, s, h)]))
+    assert got == [0], f"a system turn in the middle: position 3 is a human; expected [0], you have {got}"
+    got = list(fn([row(h, g)]*3 + [row(g, h)] + [row(h), row(s, h)]))
+    assert got == [3, 5], f"expected [3, 5], you have {got}"
+
+# %% ../nbs/02_checks.ipynb #bdcb6fae
+def check_swap_her(
+    fn, # Your function: `fn(word, following, small)` -> the same for him; `following` is "" at the end
+)->None:
+    """Raise `AssertionError` naming the misconception unless `fn` turns she, her, hers and herself into he,
+    him, his and himself, keeps a capital, and leaves other words alone."""
+    small = {"that", "in", "to"}
+    assert fn("she", "called", small) is not None, "it returns nothing: end with `return`"
+    got = lambda word, following="": fn(word, following, small)
+    assert got("she", "called") == "he", f"she → he, got {got('she', 'called')!r}"
+    desk, that, end = got("her", "desk"), got("her", "that"), got("her")
+    assert not desk == that == "his", (
+        "`told her that` became `told his that`: before a small word it is an object")
+    assert not desk == that == "him", "`her desk` became `him desk`: before a thing it is a possessive"
+    assert (desk, that) != ("him", "his"), "the wrong way round: `her desk` is his, `told her that` is him"
+    assert (desk, that) == ("his", "him"), (
+        f"`her desk` and `told her that`: expected 'his' and 'him', got {desk!r} and {that!r}")
+    assert end == "him", f"`we saw her` ends there: nothing is owned, so it is him, got {end!r}"
+    assert got("hers") == "his", f"the key is hers → the key is his, got {got('hers')!r}"
+    assert got("herself") != "hisself", "English says himself, not hisself"
+    assert got("herself") == "himself", f"herself → himself, got {got('herself')!r}"
+    assert got("sheet", "of") == "sheet" and got("there") == "there", (
+        "replace whole words only: sheet and there are none of hers")
+    assert got("Her", "desk") == "His", f"a capital stays one: Her → His, got {got('Her', 'desk')!r}"
+    assert got("Her", "that") == "Him" and got("She", "") == "He", "a capital stays one, for him and he too"
+
+# %% ../nbs/02_checks.ipynb #bf18d87f
+def check_flip_rate(
+    fn, # Your function: `fn(hers, his)`, answers to the same messages -> share of pairs whose answer differs
+)->None:
+    """Raise `AssertionError` naming the misconception unless `fn` counts pairs, in both directions."""
+    u, r = "urgent", "routine"
+    got = fn([u, r, u, r], [r, u, u, r])
+    assert got is not None, "it returns nothing: end with `return`"
+    assert got != 0, ("that is the difference of two shares: one answer went up, one went down, and they "
+                      "cancel. Compare pair by pair")
+    assert got != 2, "that is a count: divide by the number of pairs"
+    assert got != .25, "that counts one direction, or divides by texts: of four pairs two differ"
+    assert got == .5, f"2 of 4 pairs differ: expected 0.5, got {got!r}"
+    assert fn([u, u], [u, u]) == 0, "no answer differs: expected 0"
+    assert fn([r, r, r], [u, u, u]) == 1, "every answer differs: expected 1"
+    assert fn(["high", "low"], ["low", "low"]) == .5, (
+        "other answers than urgent and routine should work as well")
+
+# %% ../nbs/02_checks.ipynb #7bfce287
+def check_cancelled_gap(
+    fn, # Your function: `fn(pairs)` -> mean leaning towards urgent, hers minus his, nats
+)->None:
+    """Raise `AssertionError` naming the misconception unless `fn` looks at the same answers in all pairs."""
+    nats = lambda urgent, routine: dict(urgent=urgent, routine=routine)
+    pairs = [dict(label="urgent", she=nats(-.25, -2.25), he=nats(-1., -1.)),
+             dict(label="routine", she=nats(-.5, -1.5), he=nats(-1.5, -.5)),
+             dict(label="routine", she=nats(-2., -.5), he=nats(-1.5, -.5)),
+             dict(label="urgent", she=nats(-1., -1.), he=nats(-1., -1.))]
+    got, says = fn(pairs), {
+        .125: "that leans towards the right answer: where routine is right the sign turns, and pairs cancel",
+        -.0625: "that is the right answer's log-probability: where routine is right the sign turns",
+        .3125: "leaning has two parts: the log-probability of urgent minus that of routine",
+        1.125: "leave the sign: a pair that leans the other way has to count against the rest",
+        1.: "take all pairs, not only those whose right answer is urgent",
+        .75: "take all pairs, not only those whose right answer is routine",
+        -.875: "the sign: hers minus his, so that a lean towards urgent for her is positive",
+        3.5: "that is the sum: divide by the number of pairs"}
+    assert got is not None, "it returns nothing: end with `return`"
+    assert got not in says, says.get(got)
+    assert abs(got - .875) < 1e-9, f"expected 0.875, got {got!r}"
+    assert abs(fn(pairs[2:3]) + .5) < 1e-9, f"for the third pair alone expected -0.5, got {fn(pairs[2:3])!r}"
+
+# %% ../nbs/02_checks.ipynb #bf867051
+def check_twin_split(
+    fn, # Your function: `fn(rows, n)` -> `(train, test)`, whole pairs on either side, `n` of them in `test`
+)->None:
+    """Raise `AssertionError` naming the misconception unless twins stay on one side and no row is lost."""
+    rows = [dict(pair=i//2, text=f"{'she' if i % 2 == 0 else 'he'} {i//2}") for i in range(40)]
+    rows = [rows[(i*17) % 40] for i in range(40)]  # twins far apart, as after shuffling
+    given = [dict(r) for r in rows]
+    out = fn(rows, 5)
+    assert out is not None, "it returns nothing: end with `return`"
+    train, test = out
+    pairs = lambda rs: {r["pair"] for r in rs}
+    assert rows == given, "it changes the list or the rows it was given: make new lists"
+    assert train and test, "one side is empty"
+    assert not (len(test) == 5 and pairs(train) & pairs(test)), (
+        "five rows were drawn, and their twins are in the training set: draw five pairs")
+    assert not pairs(train) & pairs(test), (
+        "a pair is on both sides: the test set would ask what was trained, with another name")
+    assert len(pairs(test)) == 5, f"expected 5 pairs in the test set, got {len(pairs(test))}"
+    assert len(train) + len(test) == 40, (
+        f"40 rows went in and {len(train) + len(test)} came out: both of a pair belong to its side")
+    assert len(test) == 10, f"5 pairs are 10 rows, got {len(test)}"
+    train, test = fn(rows[:3], 1)
+    assert len(train) + len(test) == 3 and not pairs(train) & pairs(test), (
+        "a row may be without its twin: keep it all the same")
+
+# %% ../nbs/02_checks.ipynb #8696f03f
+def check_never_stops(
+    fn, # Your function: `fn(rows, ends)` -> numbers of the rows that do not teach the model to stop
+)->None:
+    """Raise `AssertionError` naming the misconception unless `fn` looks at the last trained token of
+    each row."""
+    no = -100
+    rows = [([7, 8, 2], [no, 8, 2]),            # 0: good
+            ([7, 8, 2], [no, 8, no]),           # 1: the end is there, and not trained
+            ([7, 8, 9], [no, 8, 9]),            # 2: no end
+            ([7, 8, 3, 5, 5], [no, 8, 3, no, no]),  # 3: good, another end token, then padding
+            ([7, 8, 2], [no, no, no]),          # 4: nothing is trained
+            ([7, 2, 8, 9], [7, 2, 8, 9])]       # 5: an end, but of the question
+    got = fn(rows, {2, 3})
+    assert got is not None, "it returns nothing: end with `return`"
+    got = list(got)
+    assert all(isinstance(i, int) for i in got), f"return the numbers of rows, 0 for the first, not {got}"
+    assert got != [0, 3], "those are the rows that *do* teach it"
+    assert 1 in got, "row 1 has its end token in ids, but the label there is -100: look at labels"
+    assert 3 not in got, "row 3 ends with 3, one of `ends`; the padding behind it is not trained"
+    assert 4 in got, "in row 4 nothing is trained: it teaches nothing, stopping included"
+    assert 5 in got, "row 5 trains an end token, but not the *last* trained token is one"
+    assert got == [1, 2, 4, 5], f"expected [1, 2, 4, 5], got {got}"
+    assert list(fn([([1, 4], [no, 4])], {4})) == [], "right for the ends 2 and 3 only: use `ends`"
+
+# %% ../nbs/02_checks.ipynb #0957a757
+def check_offset_labels(
+    fn, # Your function: `fn(ids, offsets, start, stop)` -> labels
+)->None:
+    """Raise `AssertionError` naming the misconception unless `fn` trains exactly the tokens that cover a
+    character of the span."""
+    ids, no = [11, 12, 13, 14, 15], -100
+    offsets = [(0, 3), (3, 6), (6, 9), (9, 12), (12, 14)]
+    got = fn(ids, offsets, 3, 9)
+    assert got is not None, "it returns nothing: end with `return`"
+    got = list(got)
+    assert len(got) == 5, f"one label for each id: expected 5, got {len(got)}"
+    assert got != [no, no, 13, no, no], "the token that begins at `start` is in the span: >=, not >"
+    assert got not in ([no, no, 12, no, no], [no, 11, 12, no, no], [no, 13, 14, no, no]), (
+        "labels are the ids in the same place: the model shifts them itself")
+    assert got != [no, 12, 13, 14, no], "`stop` is not in the span any more: the token that begins there is out"
+    assert got != [no, 12, no, no, no], "the token that ends at `stop` is in the span"
+    assert got != [no, 1, 1, no, no], "labels are ids, not ones"
+    assert got == [no, 12, 13, no, no], f"expected [-100, 12, 13, -100, -100], got {got}"
+    inside = list(fn(ids, offsets, 4, 7))
+    assert inside == [no, 12, 13, no, no], (
+        "a token that begins before `start`, with a space, and goes on behind it covers a character of the "
+        f"answer: expected tokens 12 and 13, got {inside}")
+    emoji = list(fn([1, 2, 3, 4], [(0, 1), (1, 2), (1, 2), (2, 3)], 1, 2))
+    assert emoji == [no, 2, 3, no], f"two tokens share the character of an emoji, both are trained: got {emoji}"
+    empty = list(fn([1, 2, 3], [(0, 1), (1, 1), (1, 2)], 1, 2))
+    assert empty == [no, no, 3], f"a token without characters, from 1 to 1, covers none: got {empty}"
+
+# %% ../nbs/02_checks.ipynb #de0faf72
+def check_one_bos(
+    fn, # Your function: `fn(ids, labels, bos)` -> ids and labels with at most one BOS at the beginning
+)->None:
+    """Raise `AssertionError` naming the misconception unless `fn` removes what is too much at the
+    beginning, and nothing else."""
+    got = fn([1, 1, 5, 6], [-100, -100, -100, 6], 1)
+    assert got is not None, "it returns nothing: end with `return`"
+    assert isinstance(got, (tuple, list)) and len(got) == 2, "return two things: ids and labels"
+    ids, labels = map(list, got)
+    assert ids != [5, 6], "that takes both away: one belongs there"
+    assert ids != [1, 1, 5, 6], "there are still two"
+    assert ids == [1, 5, 6], f"expected ids [1, 5, 6], got {ids}"
+    assert len(labels) == 3, "labels must lose what ids lose, or they no longer line up"
+    assert labels == [-100, -100, 6], "take the label away at the beginning as well: the last one moved"
+    same = fn([1, 5, 1, 1, 6], [-100, -100, -100, 1, 6], 1)
+    assert list(same[0]) == [1, 5, 1, 1, 6], "BOS further in, between documents, is there on purpose"
+    assert list(same[1]) == [-100, -100, -100, 1, 6], "nothing was too much there, so labels stay"
+    assert list(fn([5, 6], [5, 6], 1)[0]) == [5, 6], "a row without BOS stays as it is"
+    assert list(fn([7, 7, 7, 6], [-100]*4, 7)[0]) == [7, 6], "three of them, and another id for BOS: one is left"
+    assert list(fn([1, 1], [-100, -100], 1)[0]) == [1], "a row of nothing but BOS keeps one"
+
+# %% ../nbs/02_checks.ipynb #d8a0da67
+def check_departs(
+    fn, # Your function: `fn(prompt, row)` -> place of the first difference, or None
+)->None:
+    """Raise `AssertionError` naming the misconception unless `fn` finds where a prompt stops being the
+    beginning of a row."""
+    got = fn("<u>Hi<a>", "<u>Hi<b>Hello")
+    assert got is not None, "these differ, and it returns None: is there a `return`?"
+    assert got != 7, "places count from 0: the first character has number 0"
+    assert got == 6, f"expected 6, where '<a>' stands against '<b>' (the '<' is the same), got {got}"
+    assert fn("<u>Hi<a>", "<u>Hi<a>Hello") is None, "the row begins with the prompt: return None"
+    assert fn("same", "same") is None, "a row that *is* the prompt begins with it: return None"
+    long = fn("<u>Hi<a>\n", "<u>Hi<a>")
+    assert long is not None, "the prompt has a newline more than the row: it is no beginning of it"
+    assert long == 8, f"the prompt goes on where the row ends, at place 8, got {long}"
+    assert fn("x", "yx") == 0, "they differ in the first character: 0, which is not the same as None"
+    assert fn("", "row") is None, "an empty prompt begins every row"
 
 # %% ../nbs/02_checks.ipynb #a416bd51
 def check_mean_checker(
