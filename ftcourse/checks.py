@@ -11,7 +11,7 @@ __all__ = ['attempt', 'check_trained_text', 'check_exact_match', 'check_lora_par
            'check_bands', 'check_safe_split', 'check_find_cards', 'check_sharegpt_turns', 'check_alpaca_prompt',
            'check_nothing_lost', 'check_flipped_rows', 'check_swap_her', 'check_flip_rate', 'check_cancelled_gap',
            'check_twin_split', 'check_never_stops', 'check_offset_labels', 'check_one_bos', 'check_departs',
-           'check_mean_checker']
+           'check_best_fit', 'check_packed_rows', 'check_step_loss', 'check_cut_prompt', 'check_mean_checker']
 
 # %% ../nbs/02_checks.ipynb #c637378e
 import json, math
@@ -596,7 +596,7 @@ def check_word_jaccard(
     assert got == 1, (f"right for pairs; with n=3 equal texts of three words are 1, got {got:.3g}: "
                       "is the last n-gram there?")
 
-# %% ../nbs/02_checks.ipynb #9e75a06d
+# %% ../nbs/02_checks.ipynb #7800f8fb
 def check_bands(
     fn, # Your function: `fn(threshold, perm, recall)` -> `(bands, rows)`
 )->None:
@@ -613,7 +613,7 @@ def check_bands(
                        "take shorter bands")
     assert rows != 1, ("one number a band finds everything, also pairs of 0.1: "
                        "take the *longest* band that is good enough")
-    assert (bands, rows) == (21, 6), ("expected 21 bands of 6: the longest that reach 0.99, and as many as fit; "
+    assert (bands, rows) == (21, 6), ("expected 21 bands of 6: the longest that reach 0.99, as many as fit; "
                                       f"got {bands} of {rows}")
     got = tuple(fn(.5, 64, .9))
     assert got == (21, 3), ("right for 128 numbers only: with 64, threshold 0.5 and recall 0.9 "
@@ -973,6 +973,94 @@ def check_departs(
     assert long == 8, f"the prompt goes on where the row ends, at place 8, got {long}"
     assert fn("x", "yx") == 0, "they differ in the first character: 0, which is not the same as None"
     assert fn("", "row") is None, "an empty prompt begins every row"
+
+# %% ../nbs/02_checks.ipynb #9e7b4a9d
+def check_best_fit(fn):
+    "Bins of rows by best-fit decreasing."
+    lengths = [5, 3, 6, 8, 1]
+    got = fn(list(lengths), 10)
+    assert got is not None, "best_fit returns nothing: end with return bins"
+    assert isinstance(got, (list, tuple)) and all(isinstance(b, (list, tuple)) for b in got), (
+        f"return a list of lists of row numbers, not {got}")
+    rows = sorted(r for b in got for r in b)
+    assert rows != sorted(lengths), "those are lengths: put row numbers into the bins, counted from 0"
+    assert rows == [0, 1, 2, 3, 4], f"each row belongs in exactly one bin, and in yours are rows {rows}"
+    full = max(sum(lengths[r] for r in b) for b in got)
+    assert full <= 10, f"a bin holds 10 tokens and one of yours has {full}"
+    bins = sorted(sorted(b) for b in got)
+    assert bins != [[0, 1], [2, 4], [3]], "the row of 3 went where there is the *most* room: take the least that is enough"
+    assert bins != [[0], [1, 2], [3, 4]], "that is *first* fit: the row of 1 fits tighter beside 6 and 3"
+    assert bins != [[0, 1, 4], [2], [3]], (
+        "rows are taken shortest first, or only the newest bin is tried: longest row first, and look at all bins")
+    assert len(got) < 5, "every row has a bin of its own: a row goes into a bin that has room for it"
+    assert bins == [[0], [1, 2, 4], [3]], f"expected [[3], [2, 1, 4], [0]] in any order, got {got}"
+    full = fn([10, 4, 6], 10)
+    assert sorted(sorted(b) for b in full) == [[0], [1, 2]], f"a bin may be filled to the brim: 6 + 4 = 10, got {full}"
+    ties = fn([4, 4, 4], 8)
+    assert sorted(sorted(b) for b in ties) == [[0, 1], [2]], f"of equal rows the earlier goes first, got {ties}"
+
+# %% ../nbs/02_checks.ipynb #817dc942
+def check_packed_rows(fn):
+    "Rows joined into one: ids, labels, positions."
+    rows = [([7, 8, 9], [-100, 8, 9]), ([5, 6], [5, 6]), ([4, 3, 2], [4, 3, 2])]
+    got = fn([(list(i), list(l)) for i, l in rows])
+    assert got is not None and len(got) == 3, "return three lists: ids, labels and positions"
+    ids, labels, positions = (list(g) for g in got)
+    assert ids == [7, 8, 9, 5, 6, 4, 3, 2], f"the ids are those of the rows, one after another, not {ids}"
+    assert len(labels) == len(positions) == 8, (
+        f"{len(ids)} ids, {len(labels)} labels, {len(positions)} positions: each token has one of each")
+    assert labels[3] != 5, "token 5 is the first of its row, and would be predicted from 9, which is another row's"
+    assert labels[4] == 6, "only the *first* token of a row has nothing before it: 6 is predicted from 5"
+    assert labels[5] != 4, "the third row too: every row has a first token"
+    assert positions != list(range(8)), "positions run on, so transformers takes all of it for one row"
+    assert positions != [1, 2, 3, 1, 2, 1, 2, 3], "positions start at 0"
+    assert positions != [0, 0, 0, 1, 1, 2, 2, 2], "those number the rows: a position counts tokens within its row"
+    assert labels == [-100, 8, 9, -100, 6, -100, 3, 2], f"expected labels [-100, 8, 9, -100, 6, -100, 3, 2], got {labels}"
+    assert positions == [0, 1, 2, 0, 1, 0, 1, 2], f"expected positions [0, 1, 2, 0, 1, 0, 1, 2], got {positions}"
+    kept = [([1, 2], [1, 2]), ([3, 4], [3, 4])]
+    fn(kept)
+    assert kept == [([1, 2], [1, 2]), ([3, 4], [3, 4])], f"the rows were changed: they are now {kept}"
+
+# %% ../nbs/02_checks.ipynb #e565b80d
+def check_step_loss(fn):
+    "The loss of a step made of unequal parts."
+    got = fn([30., 4.], [10, 2])
+    assert got is not None, "step_loss returns nothing"
+    assert got != 2.5, "that is the mean of means: a token of the small part weighs five times as much"
+    assert got != 17., "that divides by the number of parts: divide by tokens"
+    assert got != 34., "that is the sum: divide it by the tokens of all parts"
+    assert got != 5., "that adds the parts' means: add the sums, then divide once"
+    assert abs(got - 34/12) < 1e-9, f"expected 34/12 = {34/12:.3f}, got {got}"
+    try: got = fn([6., 0.], [3, 0])
+    except ZeroDivisionError: assert False, "a part without trained tokens is allowed: do not divide by its count"
+    assert abs(got - 2) < 1e-9, f"a part without trained tokens adds nothing: expected 2, got {got}"
+    try: got = fn([0., 0.], [0, 0])
+    except ValueError: return
+    except ZeroDivisionError: assert False, "0/0 is a crash without a reason: raise ValueError with one"
+    assert False, f"nothing is trained and the loss is said to be {got}: raise ValueError"
+
+# %% ../nbs/02_checks.ipynb #1283e1dd
+def check_cut_prompt(fn):
+    "Truncation that takes from the prompt."
+    ids, labels = [1, 2, 3, 4, 5, 6, 7, 8], [-100]*5 + [6, 7, 8]
+    got = fn(list(ids), list(labels), 6, 2)
+    assert got is not None, "this row can be cut to 6 and keep its answer: None is for those that cannot"
+    assert len(got) == 2, "return ids and labels"
+    i, l = list(got[0]), list(got[1])
+    assert i[-1:] == [8], "the end of the answer is gone: this model will never stop"
+    assert len(i) == len(l), f"{len(i)} ids and {len(l)} labels: they are cut together"
+    assert i != [3, 4, 5, 6, 7, 8], "the first `keep` tokens are gone: they stay, the cut begins after them"
+    assert l == [-100]*(len(l) - 3) + [6, 7, 8], f"labels stay with their ids: got {l} for {i}"
+    assert len(i) <= 6, f"{len(i)} tokens are left, and the limit is 6"
+    assert len(i) == 6, f"only {len(i)} tokens are left: cut as few as needed"
+    assert i != [1, 2, 3, 6, 7, 8], "cut right after the first `keep` tokens: what is near the answer stays"
+    assert i == [1, 2, 5, 6, 7, 8], f"expected ids [1, 2, 5, 6, 7, 8], got {i}"
+    short = fn(list(ids), list(labels), 8, 2)
+    assert short is not None and list(short[0]) == ids, "a row that fits stays as it is"
+    assert fn(list(ids), list(labels), 4, 2) is None, "2 tokens to keep and an answer of 3 do not fit into 4: return None"
+    assert fn(list(ids), list(labels), 3, 0) is None, "the answer alone: nothing is left to predict its first token from"
+    edge = fn(list(ids), list(labels), 5, 2)
+    assert edge is not None and list(edge[0]) == [1, 2, 6, 7, 8], f"5 is enough for the 2 kept and the answer, got {edge}"
 
 # %% ../nbs/02_checks.ipynb #a416bd51
 def check_mean_checker(
