@@ -313,7 +313,7 @@ def _order(messages, paths, bad):
     if answers and all(m.get("weight") == 0 for m in answers):
         bad("", "nothing_to_train", "every assistant turn has weight 0")
 
-# %% ../nbs/20_records.ipynb #48a40fb8
+# %% ../nbs/20_records.ipynb #6cb5bc47
 def _from_messages(row, bad):
     talk = _Talk()
     key = next((k for k in _TURNS if row.get(k) is not None), "messages")
@@ -346,7 +346,7 @@ def _from_alpaca(row, bad):
     else:
         for i, pair in enumerate(history or []):
             texts = [s for s in pair if isinstance(s, str)] if isinstance(pair, list | tuple) else []
-            if not len(texts) == len(pair) == 2: bad(f"history[{i}]", "wrong_type", "not a pair of texts")
+            if not len(texts) == 2 == len(pair): bad(f"history[{i}]", "wrong_type", "not a pair of texts")
             else:
                 for role, s in zip(("user", "assistant"), texts): _say(talk, role, s, f"history[{i}]")
     _say(talk, "user", _asked(row, bad, talk), "instruction")
@@ -1038,7 +1038,7 @@ def _file(path, notes):
         raise RecordError(f"{path}: the gzip file is broken or cut off: copy it again") from e
     except OSError as e: raise RecordError(f"{path} cannot be read: {e.strerror or e}") from e
 
-# %% ../nbs/20_records.ipynb #76016c95
+# %% ../nbs/20_records.ipynb #7a6bbc0d
 @dataclass(frozen=True)
 class _Layout:
     "What an entry of LLaMA-Factory's `dataset_info.json` says about the rows."
@@ -1046,6 +1046,7 @@ class _Layout:
     columns: tuple = ()             # pairs (name in FORMATS, name in the rows)
     tags: tuple = ()                # pairs (role in the rows, ShareGPT's name for it)
     keys: tuple = ("from", "value") # keys of a turn
+    note: str = ""                  # what to say in the report
 
     def standard(self, row):
         "A row under the names of FORMATS. Columns that no format owns travel along."
@@ -1073,7 +1074,7 @@ class _Layout:
             if re.match(rf"{re.escape(ours)}(?!\w)", path): return theirs + path[len(ours):]
         return path
 
-# %% ../nbs/20_records.ipynb #7fcb0151
+# %% ../nbs/20_records.ipynb #6f91534f
 _COLUMNS = dict(prompt="instruction", query="input", response="output", messages="conversations", **{
     k: k for k in ("history", "system", "tools", "chosen", "rejected", "kto_tag")})
 _TAGS = dict(user_tag="human", assistant_tag="gpt", observation_tag="observation",
@@ -1105,7 +1106,9 @@ def _layout(info, name="format"):
     named = [(v, _TAGS[k]) for k, v in tags.items() if v and k in _TAGS]
     if not tags: named = [(v, v) for v in _TAGS.values()]
     keys = tags.get("role_tag") or "from", tags.get("content_tag") or "value"
-    return _Layout(format, tuple(pairs), tuple(named), keys)
+    note = ("LLaMA-Factory 0.9.5 adds a system prompt, 'detailed thinking off', to rows of formatting "
+            "'openai'; that is not done here") if form == "openai" else ""
+    return _Layout(format, tuple(pairs), tuple(named), keys, note)
 
 # %% ../nbs/20_records.ipynb #2fd8ba11
 def _described(path, name):
@@ -1233,7 +1236,7 @@ Report.to_dict = _as_dict
 Report.__repr__ = _text
 Report._repr_html_ = lambda r: f"<pre>{escape(_text(r))}</pre>"
 
-# %% ../nbs/20_records.ipynb #236114d8
+# %% ../nbs/20_records.ipynb #339e03e5
 def _decide(rows, how):
     "The format of a source from its first rows, and all rows again: `(format, _Layout or None, rows)`."
     head = list(islice(rows, 100))
@@ -1249,6 +1252,7 @@ def _go(source, format):
     report = Report(label)
     raws = rows(report.notes)
     report.format, layout, raws = _decide(raws, how)
+    if layout and layout.note: report.notes[layout.note] += 1
     def each():
         number = 0
         for number, raw in enumerate(raws, 1):

@@ -1,9 +1,9 @@
 """Reading, checking and converting training data: the malformed corpus, the laws, and parity with TRL and datasets."""
-import copy, gzip, http.server, io, json, os, subprocess, sys, threading
+import copy, http.server, io, json, os, subprocess, sys, threading, tracemalloc
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import HealthCheck, example, given, settings, strategies as st
 from malformed import FILES, GOOD, HOPELESS, LINES, OBJECTS
 
 from ftcourse import records
@@ -319,6 +319,7 @@ def test_a_check_never_raises_and_always_adds_up(rows, format):
 
 @settings(max_examples=300)
 @given(st.lists(anything, min_size=1, max_size=4), st.sampled_from(list(FORMATS)), st.booleans(), st.sampled_from(["note", "reject", "extend"]))
+@example([{"history": [None], "instruction": "a", "output": "b"}], "messages", False, "note")
 def test_a_conversion_never_loses_a_row(tmp_path, rows, to, strings, lossy):
     out = tmp_path/"o.jsonl"
     r = convert(rows, out, to=to, strings=strings, lossy=lossy)
@@ -530,6 +531,30 @@ def test_a_column_that_is_not_named_is_left_out_and_that_is_said(info):
     assert "'input' is not named" in str(check(f"{info}#drops")) and "not named" not in str(check(f"{info}#plain"))
 
 
+REFERENCE = json.loads((Path(__file__).parent/"reference"/"llamafactory.json").read_text())["cases"]
+
+
+@pytest.mark.parametrize("case", REFERENCE, ids=lambda c: json.dumps(c["info"])[:60])
+def test_rows_are_read_as_llama_factory_reads_them(tmp_path, case):
+    "tests/reference/llamafactory.py made the record with LLaMA-Factory's own converters. None: it skips the row, with a warning."
+    (tmp_path/"d.json").write_text(json.dumps(case["rows"]))
+    (tmp_path/"dataset_info.json").write_text(json.dumps({"d": {"file_name": "d.json", **case["info"]}}))
+    roles = dict(user="user", assistant="assistant", function="assistant", observation="tool")
+    report = Report("")
+    good = list(read_rows(tmp_path/"dataset_info.json", to="messages", report=report))
+    made = [m for m in case["made"] if m]
+    assert (report.good, report.bad) == (len(made), len(case["made"]) - len(made)), str(report)
+    for row, m in zip(good, made):
+        turns = m["_prompt"] + m["_response"][:1]
+        if m["_system"] and case["info"].get("formatting") != "openai": turns = [{"role": "system", "content": m["_system"]}, *turns]
+        want = [(roles.get(t["role"], t["role"]), "" if t["role"] == "function" else t["content"]) for t in turns]
+        assert [(t["role"], t["content"]) for t in row["messages"]] == want
+        for t, ours in zip(turns, row["messages"]):
+            if t["role"] == "function": assert [c["function"] for c in ours["tool_calls"]] == [json.loads(t["content"])]
+        assert row.get("tools") == (json.loads(m["_tools"]) if m["_tools"] else None)
+    assert ("detailed thinking off" in str(report.notes)) == (case["info"].get("formatting") == "openai")
+
+
 def test_columns_can_be_named_in_place():
     rows = [{"question": "Hi", "answer": "Hello!"}, {"question": "Hi", "answer": ""}]
     r = check(rows, format={"columns": {"prompt": "question", "response": "answer"}})
@@ -621,25 +646,38 @@ def test_rows_that_parquet_cannot_hold_are_refused_and_nothing_is_left(tmp_path)
 
 # --- size -----------------------------------------------------------------------------------------------------------
 
-PEAK = """
-import json, resource, sys
-from ftcourse.records import check, convert
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-r = convert(sys.argv[1], sys.argv[2], to="sharegpt") if len(sys.argv) > 2 else check(sys.argv[1])
-print(r.rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
-"""
+def peak(act):
+    "Most bytes that Python held meanwhile."
+    tracemalloc.start()
+    try: act(); return tracemalloc.get_traced_memory()[1]
+    finally: tracemalloc.stop()
 
 
-@pytest.mark.parametrize("kind", ["jsonl", "json", "convert"])
+@pytest.mark.parametrize("kind", ["jsonl", "json", "jsonl.gz", "csv", "convert", "look"])
 def test_memory_does_not_grow_with_the_file(tmp_path, kind):
-    row, peaks = json.dumps({"messages": [{"role": "user", "content": "Hi "*700}, A]}), {}
-    for n in (1_000, 12_000):  # 2 MB, 26 MB
-        path = tmp_path/("a.json" if kind == "json" else "a.jsonl")
-        path.write_text("[" + ",\n".join([row]*n) + "]" if kind == "json" else "\n".join([row]*n))
-        p = subprocess.run([sys.executable, "-c", PEAK, path, *([tmp_path/"o.jsonl"] if kind == "convert" else [])], capture_output=True, text=True, check=True)
-        rows, peaks[n] = map(int, p.stdout.split())
-        assert rows == n
-    assert peaks[12_000] - peaks[1_000] < 4_000, f"{peaks} KiB: the larger file has 24 MB more"  # 4 MB for the bar and the allocator
+    row, peaks = {"text": "Hi "*1400}, {}
+    for n in (400, 3_000):  # 1.7 MB, 12.6 MB
+        source = convert([row]*n, tmp_path/f"{n}.{kind if kind.startswith(('j', 'c')) and kind != 'convert' else 'jsonl'}", to="text").out
+        act = dict(convert=lambda: convert(source, tmp_path/"o.jsonl", to="text"), look=lambda: look(source)).get(kind, lambda: check(source))
+        act()  # whatever is imported on first use
+        peaks[n] = peak(act)
+    assert peaks[3_000] - peaks[400] < 400_000, f"{peaks} bytes: the larger file has 11 MB more"
+
+
+def test_a_large_row_is_not_read_over_and_over(tmp_path):
+    "The window doubles: a row of 8 MB takes eight reads, not a hundred and more, each with a new try."
+    class Counted(io.StringIO):
+        reads = 0
+        def read(self, n): Counted.reads += 1; return super().read(n)
+    rows = list(records._values(Counted(json.dumps([{"text": "x"*8_000_000}])), {}))
+    assert len(rows) == 1 and not rows[0].flaws and Counted.reads < 12
+
+
+def test_a_number_on_a_chunk_border_stays_one_row(tmp_path):
+    numbers = [10**(n % 9) for n in range(40_000)]
+    (tmp_path/"a.json").write_text(json.dumps(numbers, separators=(",", ":")))
+    got = [r.row for r in records._values(open(tmp_path/"a.json"), {})]
+    assert got == numbers
 
 
 def test_a_row_in_the_middle_of_a_chunk_border_is_read_whole(tmp_path):
