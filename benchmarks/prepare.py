@@ -8,7 +8,7 @@ template. Labels are compared row by row: they must be equal but for the newline
 Memory is anonymous memory beyond what the process had before (files that are mapped into memory are not counted). TOKENIZERS_PARALLELISM is
 unset, as it is for whoever calls `prepare`; TRL is measured with one process, its default, and with as many as there are cores.
 
-    python benchmarks/prepare.py [--rows 100000] [--rounds 3] [--json FILE]
+    python benchmarks/prepare.py [--rows 100000] [--rounds 2] [--json FILE]
 """
 import argparse, json, os, random, statistics, subprocess, sys, tempfile, threading, time
 from datetime import date
@@ -113,7 +113,7 @@ def measure(kind, n, rounds, folder):
     took = {name: [] for name in RUNS}
     env = {k: v for k, v in os.environ.items() if k not in ("TOKENIZERS_PARALLELISM", "OMP_NUM_THREADS")}
     for r in range(rounds):
-        for name in RUNS:
+        for name in RUNS if r == 0 else ("ours", "TRL"):  # many processes were slower: once is enough
             out = folder/f"{kind}-{n}-{r}-{name.replace(', ', '-').replace(' ', '-')}"
             p = subprocess.run([sys.executable, __file__, "--worker", name, kind, str(source), str(out)], capture_output=True, text=True,
                                env={**env, "HF_DATASETS_CACHE": str(folder/f"cache-{r}-{name}"), "HF_DATASETS_DISABLE_CACHING": "1"})
@@ -128,7 +128,8 @@ def measure(kind, n, rounds, folder):
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--rows", type=int, default=100_000)
-    p.add_argument("--rounds", type=int, default=3, help="runs of each, taking turns; the median is printed")
+    p.add_argument("--rounds", type=int, default=2, help="runs of each, taking turns; the median is printed")
+    p.add_argument("--only", choices=["orders", "chat"], help="one kind of rows")
     p.add_argument("--json", type=Path, help="also write the figures to this file")
     p.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)
     a = p.parse_args()
@@ -138,7 +139,7 @@ def main():
     print(f"{machine()}; {', '.join(f'{k} {version(k)}' for k in ('tokenizers', 'transformers', 'datasets', 'trl'))}; {a.rows:,} rows")
     print(f"{'rows':8} {'':15} {'seconds':>8} {'rows/s':>8} {'tokens/s':>10} {'peak MB':>8} {'times TRL':>10}")
     with tempfile.TemporaryDirectory(prefix="ftcourse-prepare-") as folder:
-        for kind in ("orders", "chat"):
+        for kind in (a.only,) if a.only else ("orders", "chat"):
             sizes = {n: measure(kind, n, a.rounds if n == a.rows else 1, Path(folder)) for n in (a.rows//4, a.rows)}
             found[kind] = m = dict(sizes[a.rows], quarter={k: v["peak_bytes"] for k, v in sizes[a.rows//4]["runs"].items()})
             for name, r in m["runs"].items():
