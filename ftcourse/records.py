@@ -108,12 +108,12 @@ REASONS = {  # reason -> (what is wrong, what to do)
     "too_long": ("a million characters or more", "split it: no model trains on that much in one row"),
 }
 
-# %% ../nbs/20_records.ipynb #0859d792
+# %% ../nbs/20_records.ipynb #0097a5ee
 REASONS |= {
     "missing_field": ("a field is missing", "fill it in, or leave the row out"),
     "empty_field": ("a field is empty", "fill it in, or leave the row out"),
     "wrong_type": ("a field holds the wrong kind of value", "write it as the format wants it"),
-    "unknown_role": ("a role that the format does not have", "rename it, or name it in the tags of format="),
+    "unknown_role": ("a role that the format does not have", "rename it, or map it: format={'tags': {…}}"),
     "two_systems": ("two system prompts", "keep one"),
     "system_not_first": ("a system prompt after the beginning", "put it first, or make it a user turn"),
     "starts_with_assistant": ("the assistant speaks first", "drop the turn, or give it a user turn"),
@@ -313,7 +313,7 @@ def _order(messages, paths, bad):
     if answers and all(m.get("weight") == 0 for m in answers):
         bad("", "nothing_to_train", "every assistant turn has weight 0")
 
-# %% ../nbs/20_records.ipynb #6cb5bc47
+# %% ../nbs/20_records.ipynb #bb6d4c26
 def _from_messages(row, bad):
     talk = _Talk()
     key = next((k for k in _TURNS if row.get(k) is not None), "messages")
@@ -322,7 +322,6 @@ def _from_messages(row, bad):
     return talk
 
 def _from_sharegpt(row, bad):
-    if not any(row.get(k) is not None for k in _TURNS): row = {"conversations": None, **row}
     talk = _Talk()
     key = next((k for k in ("conversations", "conversation", "messages") if row.get(k) is not None),
                "conversations")
@@ -462,7 +461,7 @@ def _chatml(messages):
     "Turns as text, the way `_turns_in` reads them."
     return "".join(f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in messages)
 
-# %% ../nbs/20_records.ipynb #7a5c6e20
+# %% ../nbs/20_records.ipynb #af686beb
 MAX_CHARS = 1_000_000  # of a row's texts together
 _ODD = re.compile("[\x00\ufeff\ud800-\udfff]")
 
@@ -472,7 +471,7 @@ def _walk(value, at="", depth=0):
     if isinstance(value, str): yield at, value
     elif isinstance(value, dict):
         for k, v in value.items():
-            if isinstance(k, str): yield at, k
+            yield at, k
             yield from _walk(v, f"{at}.{k}" if at else str(k), depth + 1)
     elif isinstance(value, list | tuple):
         for i, v in enumerate(value): yield from _walk(v, f"{at}[{i}]", depth + 1)
@@ -486,6 +485,7 @@ def _characters(row, bad, raw):
     total = 0
     try:
         for at, s in _walk(row):
+            if not isinstance(s, str): bad(at, "wrong_type", f"{s!r:.40} as a key, not text"); continue
             total += len(s)
             if s.isascii() and "\0" not in s: continue
             if not _ODD.search(s): continue
@@ -667,7 +667,7 @@ def _as_text(talk, how):
         how.lost.add("markers")
     return {"text": text}
 
-# %% ../nbs/20_records.ipynb #d67f30af
+# %% ../nbs/20_records.ipynb #9eee78e5
 def _says(at, why, detail):
     "A flaw of a row that has no number, and the remedy."
     means, remedy = REASONS[why]
@@ -694,10 +694,12 @@ def _write(row, talk, format, how):
     if format == "text": talk = _spoken(talk.strings[0])
     out = _WRITERS[how.to](talk, how)
     if talk.rejected is not None and how.to != "preference": how.lost.add("rejected")
-    used = _keeps(format)
-    more = {k: v for k, v in row.items() if k not in used}
-    if any(k in _keeps(how.to) for k in more): how.lost.add("columns")
-    return {**out, **{k: v for k, v in more.items() if k not in _keeps(how.to)}}
+    more = {k: v for k, v in row.items() if k not in _read(row, format)}
+    kept = {k: v for k, v in more.items() if k not in _OWN[how.to]}
+    if _recognise({**out, **kept}) != how.to:  # its keys would say something else
+        kept = {k: v for k, v in kept.items() if k not in _NAMES}
+    if len(kept) < len(more): how.lost.add("columns")
+    return {**out, **kept}
 
 def _spoken(text):
     "The talk in a text that was written by a known template. Raises `_Cannot`."
@@ -707,11 +709,16 @@ def _spoken(text):
     if flaws: raise _Cannot(*flaws[0])
     return _Talk(messages=turns)
 
-def _keeps(format):
-    "Keys that belong to a format's rows, also those that only some dialects have."
-    more = dict(preference={"question", "instruction", "input", "system", *_TURNS}).get(format, set())
-    if format in ("messages", "sharegpt"): more = set(_TURNS)
-    return _OWN[format] | more
+_NAMES = set(_TURNS).union(*_OWN.values())  # every key that some format reads
+
+def _read(row, format):
+    "The keys of a row that its format reads; others travel along."
+    if format == "preference":
+        prompt = set() if row.get("prompt") is not None else {"question", "instruction", "input", *_TURNS}
+        return _OWN[format] | {"system"} | prompt
+    if format not in ("messages", "sharegpt"): return _OWN[format]
+    order = _TURNS if format == "messages" else ("conversations", "conversation", "messages")
+    return {next(k for k in order if row.get(k) is not None), "system", "tools"}
 
 # %% ../nbs/20_records.ipynb #9f5ee5e8
 def convert_row(
@@ -833,14 +840,14 @@ class _Window:
         self.line += text.count("\n")
         return text
 
-# %% ../nbs/20_records.ipynb #543e536f
+# %% ../nbs/20_records.ipynb #9e4c82ce
 def _whole(w, decode):
     "The value that begins here, `(value, end, flaws)`, reading on until it is complete."
     while True:
         try: value, end, flaws = decode(w.text, w.at)
         except json.JSONDecodeError as e:
             open_ended = e.msg.startswith("Unterminated") or e.pos > len(w.text) - 16
-            if not open_ended or w.end: raise
+            if not open_ended or w.end or len(w.text) - w.at > _FAR: raise
             w.more()
         else:
             if end < len(w.text) or isinstance(value, dict | list) or not w.more(): return value, end, flaws
@@ -898,15 +905,18 @@ def _values(f, notes):
         due, comma = True, False
     if array: notes["the array is not closed: the file may have been cut off"] += 1
 
-# %% ../nbs/20_records.ipynb #c9e5eee8
+# %% ../nbs/20_records.ipynb #b145b44e
 def _cell(text, name, flaws):
     "A cell of a CSV file; lists are written as JSON there."
-    if name not in {*_TURNS, "history", "tools", "prompt", "completion", "chosen", "rejected"}: return text
-    if not re.match(r"\s*(\[\s*[\[{\]]|\{\s*[\"'])", text): return text
-    try: return json.loads(text)
+    lists = {*_TURNS, "history"}
+    if name not in lists | {"prompt", "completion", "chosen", "rejected"}: return text
+    if not re.match(r"\s*[\[{]", text): return text
+    try: v = json.loads(text)
     except (ValueError, RecursionError):
-        if re.match(r"\s*\[?\s*[\[{]\s*'", text): flaws.append((name, "python_repr", ""))
+        if re.match(r"\s*\[?\s*\{\s*'(role|from|content|value)'", text): flaws.append((name, "python_repr", ""))
         return text
+    turns = v if isinstance(v, list) else [v]  # an answer may be JSON: it is a turn only if it has a role
+    return v if name in lists or turns and all(map(_is_turn, turns)) else text
 
 def _table(f, notes, name):
     "Rows of CSV or TSV; the first line names the columns, and says which delimiter there is."
@@ -939,11 +949,15 @@ def _table(f, notes, name):
             yield _Raw(row, line, text, _utf8(text, flaws))
     finally: csv.field_size_limit(old)
 
-# %% ../nbs/20_records.ipynb #22ea3d95
+# %% ../nbs/20_records.ipynb #b52eeb3c
 def _things(rows, total=None):
     "Rows that are objects already."
     if total is None: total = len(rows) if hasattr(rows, "__len__") else 0
     for row in _progress(rows, total, "rows"): yield _Raw(row, None, None, [])
+
+def _line(e):
+    "The first line of an error."
+    return (str(e).strip().splitlines() or [type(e).__name__])[0][:160]
 
 def _parquet(path):
     "Rows of a Parquet file, a batch at a time."
@@ -954,21 +968,16 @@ def _parquet(path):
             rows = chain.from_iterable(batch.to_pylist() for batch in batches)
             yield from _things(rows, f.metadata.num_rows)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as e:
-        raise RecordError(f"{path}: not a whole Parquet file ({str(e).splitlines()[0][:120]}): "
+        raise RecordError(f"{path}: not a whole Parquet file ({_line(e)}): "
                           "copy or export it again") from e
 
 def _hub(name, split="train", subset=None):
     "Rows of a dataset on the Hub, or of a folder laid out like one, as they arrive."
     import datasets
-    try:
-        ds = datasets.load_dataset(name, subset, split=split, streaming=True)
-        it = iter(ds)
-        first = next(it, None)
+    try: yield from _things(datasets.load_dataset(name, subset, split=split, streaming=True))
     except Exception as e:
-        said = (str(e).strip().splitlines() or [type(e).__name__])[0][:200]
-        raise RecordError(f"{name!r} cannot be loaded, split {split!r} ({type(e).__name__}: {said}). "
+        raise RecordError(f"{name!r} cannot be loaded, split {split!r} ({type(e).__name__}: {_line(e)}). "
                           "Check the name (org/name#split) and the network, or name a file.") from e
-    yield from _things(chain([] if first is None else [first], it))
 
 # %% ../nbs/20_records.ipynb #8837e691
 _MAGIC = {  # first bytes -> what it is and what to do
@@ -1110,9 +1119,9 @@ def _layout(info, name="format"):
             "'openai'; that is not done here") if form == "openai" else ""
     return _Layout(format, tuple(pairs), tuple(named), keys, note)
 
-# %% ../nbs/20_records.ipynb #2fd8ba11
+# %% ../nbs/20_records.ipynb #b0758428
 def _described(path, name):
-    "The entry of a `dataset_info.json`: `(label, rows' source as a function of notes, _Layout)`."
+    "The entry of a `dataset_info.json`: `(label, function of notes that gives rows, _Layout, files)`."
     try: infos = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as e:
         raise RecordError(f"{path} cannot be read as JSON ({getattr(e, 'strerror', None) or e})") from e
@@ -1125,15 +1134,16 @@ def _described(path, name):
     layout = _layout(info, f"{path}#{name}")
     if "hf_hub_url" in info:
         hub = dict(split=info.get("split") or "train", subset=info.get("subset"))
-        return f"{path}#{name}", lambda notes: _hub(info["hf_hub_url"], **hub), layout
+        return f"{path}#{name}", lambda notes: _hub(info["hf_hub_url"], **hub), layout, []
     if not isinstance(info.get("file_name"), str):
         raise RecordError(f"{path}#{name}: give file_name, or hf_hub_url; other sources run code or need "
                           "another service")
     file = path.parent/info["file_name"]
     files = sorted(p for p in file.iterdir() if p.is_file()) if file.is_dir() else [file]
-    return f"{path}#{name}", lambda notes: chain.from_iterable(_file(p, notes) for p in files), layout
+    rows = lambda notes: chain.from_iterable(_file(p, notes) for p in files)
+    return f"{path}#{name}", rows, layout, files
 
-# %% ../nbs/20_records.ipynb #4eb6288d
+# %% ../nbs/20_records.ipynb #1917f488
 def _source(source, format):
     "`(label, function of notes that gives _Raw rows, format or _Layout or None, files that are read)`."
     how = _layout(format) if isinstance(format, dict) else format
@@ -1146,8 +1156,8 @@ def _source(source, format):
         if path.is_dir() and (path/"state.json").exists(): return text, lambda n: _saved(path), how, [path]
         if path.is_dir() and (path/"dataset_info.json").exists(): path = path/"dataset_info.json"
         if path.name == "dataset_info.json":
-            label, rows, layout = _described(path, name)
-            return label, rows, how or layout, [path]
+            label, rows, layout, files = _described(path, name)
+            return label, rows, how or layout, [path, *files]
         if path.is_file(): return text, lambda notes: _file(path, notes), how, [path]
         named = re.fullmatch(r"[\w.-]+/[\w.-]+", str(path))
         hub = path.is_dir() or named and path.suffix not in (".json", ".jsonl", ".gz", ".csv", ".parquet")
@@ -1236,7 +1246,7 @@ Report.to_dict = _as_dict
 Report.__repr__ = _text
 Report._repr_html_ = lambda r: f"<pre>{escape(_text(r))}</pre>"
 
-# %% ../nbs/20_records.ipynb #339e03e5
+# %% ../nbs/20_records.ipynb #ba921ba1
 def _decide(rows, how):
     "The format of a source from its first rows, and all rows again: `(format, _Layout or None, rows)`."
     head = list(islice(rows, 100))
@@ -1261,6 +1271,7 @@ def _go(source, format):
                     for at, why, _ in flaws}  # what would be said twice
             if raw.row is not None or not flaws:
                 row = layout.standard(raw.row) if layout else raw.row
+                report.format = report.format or _recognise(row)
                 _ignored(raw.row, layout, report.notes)
                 talk, more = _parse(row, report.format, raw.raw)
                 flaws += [f for f in more if f[:2] not in told and ("", f[1]) not in told]
@@ -1348,12 +1359,12 @@ def _raw_text(raw):
     try: return json.dumps(raw.row, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError): return repr(raw.row)
 
-# %% ../nbs/20_records.ipynb #840930d9
+# %% ../nbs/20_records.ipynb #371b2620
 class _Writer:
     "Rows into a file of the kind that its name says. Parquet and CSV pass through JSONL first."
     kinds = (".jsonl", ".jsonl.gz", ".json", ".csv", ".parquet")
     def __init__(self, part, kind):
-        self.part, self.kind, self.n, self.columns = part, kind, 0, {}
+        self.part, self.kind, self.n, self.columns, self.other = part, kind, 0, {}, set()
         self.lines = part if kind in (".jsonl", ".jsonl.gz", ".json") else part.with_name(part.name + ".rows")
         opened = gzip.open(self.lines, "wt", encoding="utf-8", newline="\n") if kind == ".jsonl.gz" else \
             open(self.lines, "w", encoding="utf-8", newline="\n")
@@ -1365,6 +1376,7 @@ class _Writer:
         self.f.write(text)
         self.n += 1
         self.columns |= dict.fromkeys(row)
+        if self.kind == ".csv": self.other |= {k for k, v in row.items() if not isinstance(v, str | list)}
     def close(self):
         if self.kind == ".json" and self.n: self.f.write("\n]\n")
         self.f.close()
@@ -1378,13 +1390,13 @@ class _Writer:
         with open(self.lines, encoding="utf-8") as f: yield from map(json.loads, f)
     def _csv(self):
         with open(self.part, "w", encoding="utf-8", newline="") as f:
-            w = csv.writer(f, lineterminator="\n")
+            w = csv.writer(f)  # with \r\n, so that both characters are quoted inside a cell
             w.writerow(self.columns)
-            cell = lambda v: "" if v is None else v if isinstance(v, str) else _dumps(v)
+            cell = lambda v: v if isinstance(v, str) else "" if v is None else _dumps(v)
             for row in self._rows(): w.writerow([cell(row.get(c)) for c in self.columns])
     def _parquet(self): _to_parquet(self._rows, self.part)
 
-# %% ../nbs/20_records.ipynb #34b481bb
+# %% ../nbs/20_records.ipynb #3bb9dd03
 def _batches(rows, n=256):
     it = iter(rows)
     while batch := list(islice(it, n)): yield batch
@@ -1413,9 +1425,8 @@ def _to_parquet(rows, path):
             schema = s if schema is None else pa.unify_schemas([schema, s], promote_options="permissive")
         with pq.ParquetWriter(path, schema) as w:
             for batch in _batches(rows()): w.write_table(table(batch, schema))
-    except pa.ArrowException as e:
-        said = str(e).splitlines()[0][:160]
-        raise RecordError(f"these rows do not fit into the columns of Parquet ({said}): "
+    except (pa.ArrowException, ValueError, TypeError, OverflowError) as e:
+        raise RecordError(f"these rows do not fit into the columns of Parquet ({_line(e)}): "
                           "write .jsonl instead") from e
 
 def _named(batch):
@@ -1423,7 +1434,7 @@ def _named(batch):
     keys = dict.fromkeys(k for r in batch for k in r)
     return [{k: r.get(k) for k in keys} for r in batch]
 
-# %% ../nbs/20_records.ipynb #93a6f2e5
+# %% ../nbs/20_records.ipynb #e76cca4b
 def _outputs(out, files):
     "Where good and bad rows go, and the kind of file. Raises `RecordError` if that is the input."
     out = Path(out).expanduser()
@@ -1432,7 +1443,9 @@ def _outputs(out, files):
     rejected = out.with_name(out.name[:-len(kind)] + ".rejected.jsonl")
     for f in files:
         for mine in (out, rejected):
-            if Path(f).resolve() == mine.resolve() or mine.exists() and os.path.samefile(f, mine):
+            same = mine.exists() and Path(f).exists() and (os.path.samefile(f, mine) or Path(f).is_dir()
+                                                           and Path(f).resolve() in mine.resolve().parents)
+            if same or Path(f).resolve() == mine.resolve():
                 raise RecordError(f"{mine} is what is read: give another name, the source stays as it is")
     if out.is_dir(): raise RecordError(f"{out} is a folder: name a file in it")
     return out, rejected, kind
@@ -1474,7 +1487,7 @@ def convert(
         _finish(report, w, n, out, bad, part, bad_part)
     return report
 
-# %% ../nbs/20_records.ipynb #adb0ef62
+# %% ../nbs/20_records.ipynb #3671354b
 def _move(row, talk, flaws, format, how, strict):
     "The row in its new format, or what is against it."
     if flaws: return None, flaws
@@ -1499,6 +1512,9 @@ def _finish(report, writer, rejected, out, bad, part, bad_part):
     else:
         part.unlink(missing_ok=True)
         report.notes[f"no good row is left, so {out} was not written"] += 1
+    if writer.kind == ".csv" and writer.other:
+        names = ", ".join(sorted(writer.other))
+        report.notes[f"CSV holds text: what is something else, in {names}, comes back as text"] += 1
     if rejected: report.rejected = str(bad)
     else:
         bad_part.unlink(missing_ok=True)

@@ -230,6 +230,7 @@ OBJECTS = [
     ("a set", "text", {"text"}, "not_an_object", ""),
     ("a list of strings", "text", ["Hi", "Hello!"], "not_an_object", ""),
     ("keys that are numbers", "text", {0: "Hi", 1: "Hello!"}, "missing_field", "text"),
+    ("a key that is a number", "text", {"text": "Hi", 7: "lucky"}, "wrong_type", ""),
     ("lone surrogate", "text", {"text": "\udc80"}, "lone_surrogate", "text"),
 ]
 _loop = {"text": "Hi"}; _loop["self"] = _loop

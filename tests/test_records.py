@@ -1,10 +1,11 @@
 """Reading, checking and converting training data: the malformed corpus, the laws, and parity with TRL and datasets."""
-import copy, http.server, io, json, os, subprocess, sys, threading, tracemalloc
+import copy, http.server, io, itertools, json, os, subprocess, sys, threading, tracemalloc
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings, strategies as st
 from malformed import FILES, GOOD, HOPELESS, LINES, OBJECTS
+from web import needs_browser
 
 from ftcourse import records
 from ftcourse.records import (FORMATS, LOSSES, REASONS, Problem, RecordError, Report, check, convert, convert_row, find_problems, look, read_rows,
@@ -85,6 +86,8 @@ def test_the_corpus_has_more_than_a_hundred_inputs_and_every_reason():
     assert len(LINES) + len(OBJECTS) + len(FILES) + len(HOPELESS) > 250
     reasons = {c[3] for c in LINES + OBJECTS} | {r for c in FILES for r in c[6]}
     assert reasons == set(REASONS) - {"no_turns", "no_place", "no_rejected", "lost"}, "those four come from converting"
+    lesson = (Path(__file__).parent.parent/"nbs"/"20_records.ipynb").read_text(encoding="utf-8")
+    assert f"a table of {len(LINES) + len(OBJECTS) + len(FILES) + len(HOPELESS)} inputs" in lesson
     for table in (LINES, OBJECTS, FILES, HOPELESS): assert len(set(ids(table))) == len(table)
 
 
@@ -325,7 +328,7 @@ def test_a_conversion_never_loses_a_row(tmp_path, rows, to, strings, lossy):
     r = convert(rows, out, to=to, strings=strings, lossy=lossy)
     assert r.rows == len(rows)
     assert r.good == (len(lines(r.out)) if r.out else 0) and r.bad == (len(lines(r.rejected)) if r.rejected else 0)
-    if r.out: assert check(r.out, format=to).ok, "what was written is good"
+    if r.out: assert check(r.out, format=to).ok and all(recognise(row) == to for row in lines(r.out)), "what was written is good"
     for f in tmp_path.iterdir(): f.unlink()
 
 
@@ -620,6 +623,55 @@ def test_nothing_is_left_under_the_final_name_if_it_stops_half_way(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["o.jsonl"] and (tmp_path/"o.jsonl").read_text() == "what was there before"
 
 
+def test_what_an_entry_describes_or_a_folder_holds_is_the_input_too(info, tmp_path):
+    for source, out in ((f"{info}#a", tmp_path/"a.json"), (info.parent/"folder", info.parent/"folder"/"2.json"), (f"{info}#many", info.parent/"folder"/"1.jsonl")):
+        before = out.read_bytes()
+        with pytest.raises(RecordError, match="is what is read"): convert(source, out)
+        assert out.read_bytes() == before
+
+
+def test_a_format_that_shows_late_is_used_from_there_on(tmp_path):
+    rows = [{"q": "?"}]*150 + [GOOD["alpaca"]]*2 + [GOOD["text"]]
+    r = convert(rows, tmp_path/"o.jsonl")
+    assert (r.format, r.good, r.reasons) == ("alpaca", 2, {"unknown_format": 150, "other_format": 1})
+
+
+def test_answers_that_are_json_stay_text_in_csv(tmp_path):
+    rows = [{"prompt": "As JSON:", "completion": c} for c in ('{"a": 1}', "[1, 2]", '[{"a": 1}]', "[]", "{'a': 1}")]
+    r = convert(rows, tmp_path/"o.csv", to="prompt_completion", strings=True)
+    assert r.ok and not r.notes and list(read_rows(r.out)) == rows
+
+
+@given(st.lists(words, min_size=1, max_size=4))
+def test_any_text_survives_csv(tmp_path, texts):
+    rows = [{"text": t} for t in [*texts, "a\r\nb\rc\nd", '"', ",", ";\t;\t;"]]
+    r = convert(rows, tmp_path/"o.csv", to="text")
+    assert list(read_rows(r.out, format="text")) == rows
+
+
+def test_csv_says_what_it_makes_text_of(tmp_path):
+    r = convert([{**GOOD["text"], "id": 7, "score": None}], tmp_path/"o.csv", to="text")
+    assert "in id, score, comes back as text" in str(r)
+
+
+def test_a_column_that_would_change_the_format_is_named_as_lost(tmp_path):
+    pair = {**GOOD["preference"], "messages": [U, A], "id": 1}
+    for to in ("sharegpt", "alpaca", "text"):
+        new, lost = convert_row(pair, to)
+        assert recognise(new) == to and {"columns", "rejected"} <= lost and new["id"] == 1 and "messages" not in new
+    assert convert_row(pair, "preference") == (pair, set())
+
+
+def test_a_string_without_an_end_does_not_pull_in_the_whole_file(monkeypatch):
+    monkeypatch.setattr(records, "_FAR", 200_000)
+    class Counted(io.StringIO):
+        got = 0
+        def read(self, n): part = super().read(n); Counted.got += len(part); return part
+    text = '[{"text": "' + "x"*900_000
+    with pytest.raises(RecordError, match="line 1 holds a broken row"): list(records._values(Counted(text), {}))
+    assert Counted.got < 800_000
+
+
 def test_old_rejected_rows_do_not_outlive_a_clean_run(tmp_path):
     bad, good = jsonl(tmp_path/"bad.jsonl", GOOD["text"], {"text": ""}), jsonl(tmp_path/"good.jsonl", GOOD["text"])
     assert Path(convert(bad, tmp_path/"o.jsonl", to="text").rejected).exists()
@@ -745,5 +797,28 @@ def test_a_report_shows_a_few_of_many_problems_and_counts_all():
     assert d["reasons"]["empty_field"]["rows"] == 1000 and not d["ok"] and d["reasons"]["empty_field"]["remedy"]
 
 
-def test_an_explorer_row_and_the_shortest_rows_are_good():
+@needs_browser
+@pytest.mark.browser
+def test_the_explorer_writes_rows_as_convert_row_does(browser):
+    from ftcourse.explore import explorer
+    data = dict(system="You are a shop.", earlier=["Do you have oak trays?", "Yes, at 40 € each."], question="Two, please.", answer="That is 80 €.", worse="No idea.")
+    page = browser.new_page()
+    page.set_content(explorer("formats", data)._repr_mimebundle_()[0]["text/html"])
+    box = page.locator(".ft")
+    turn = lambda role, content: {"role": role, "content": content}
+    for system, earlier, worse, strings in itertools.product([False, True], repeat=4):
+        for name, value in dict(system=system, earlier=earlier, worse=worse, strings=strings).items(): box.locator(f"[data-name={name}] input").set_checked(value)
+        before = [turn("system", data["system"])]*system + [turn("user", data["earlier"][0]), turn("assistant", data["earlier"][1])]*earlier + [turn("user", data["question"])]
+        answer, bad = turn("assistant", data["answer"]), turn("assistant", data["worse"])
+        row = {"prompt": before, "chosen": [answer], "rejected": [bad]} if worse else {"messages": [*before, answer]}
+        for to in FORMATS:
+            box.locator("select").select_option(to)
+            shown, lost = box.locator("pre").inner_text(), box.locator("dd").first.inner_text()
+            try: want, losses = convert_row(row, to, strings=strings)
+            except RecordError as e: assert "cannot be written" in shown and "no worse answer" in lost and "no worse answer" in str(e); continue
+            assert (json.loads(shown), lost) == (want, ", ".join(sorted(losses)) or "nothing"), (to, system, earlier, worse, strings)
+    page.close()
+
+
+def test_the_shortest_rows_are_good():
     for format, row in FORMATS.items(): assert not find_problems(row) and recognise(row) == format
