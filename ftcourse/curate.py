@@ -204,7 +204,7 @@ def clean_text(
         if text == start: break
     return text, done
 
-# %% ../nbs/21_curate.ipynb #21d85fdb
+# %% ../nbs/21_curate.ipynb #3ff66dcb
 def clean(
     rows:Iterable,               # `messages` rows
     *,
@@ -215,8 +215,8 @@ def clean(
     """Clean the messages of rows. The rows that come in are not changed.
 
     Raises `ValueError` as `clean_text` does, and for rows without messages."""
-    rows, rules, lines = _checked(rows), rules if isinstance(rules, str) else tuple(rules), tuple(lines)
-    clean_text("", rules=rules)
+    rows, rules, lines = (_checked(rows), *(v if isinstance(v, str) else tuple(v) for v in (rules, lines)))
+    clean_text("", rules=rules, lines=lines)  # refuses what cannot be used, also when there are no rows
     kept, at, dropped, changes = [], [], [], []
     for i, row in enumerate(rows):
         chat, emptied = [], ""
@@ -627,7 +627,7 @@ class Found:
     end:int    # One after the last
     text:str   # What stands there
 
-# %% ../nbs/21_curate.ipynb #df1cd26b
+# %% ../nbs/21_curate.ipynb #c6676d15
 def find_personal(
     text:str,                 # Any text
     *,
@@ -652,7 +652,9 @@ def find_personal(
         import phonenumbers
         if region and region not in phonenumbers.SUPPORTED_REGIONS:
             raise ValueError(f"region is {region!r}: use a country's code such as 'DE', or None")
-        for m in phonenumbers.PhoneNumberMatcher(text, region): add("phone", m.start, m.raw_string)
+        for m in phonenumbers.PhoneNumberMatcher(text, region):
+            half = m.raw_string[0] == "(" and ")" not in m.raw_string  # the bracket of "(+49 …)"
+            add("phone", m.start + half, m.raw_string[half:])
     return sorted(out, key=lambda f: f.start)
 
 # %% ../nbs/21_curate.ipynb #3a9bd9bf
