@@ -667,7 +667,7 @@ def _as_text(talk, how):
         how.lost.add("markers")
     return {"text": text}
 
-# %% ../nbs/20_records.ipynb #9eee78e5
+# %% ../nbs/20_records.ipynb #da7a9b6f
 def _says(at, why, detail):
     "A flaw of a row that has no number, and the remedy."
     means, remedy = REASONS[why]
@@ -709,6 +709,7 @@ def _spoken(text):
     if flaws: raise _Cannot(*flaws[0])
     return _Talk(messages=turns)
 
+# %% ../nbs/20_records.ipynb #8565c387
 _NAMES = set(_TURNS).union(*_OWN.values())  # every key that some format reads
 
 def _read(row, format):
@@ -905,7 +906,7 @@ def _values(f, notes):
         due, comma = True, False
     if array: notes["the array is not closed: the file may have been cut off"] += 1
 
-# %% ../nbs/20_records.ipynb #b145b44e
+# %% ../nbs/20_records.ipynb #054f57e0
 def _cell(text, name, flaws):
     "A cell of a CSV file; lists are written as JSON there."
     lists = {*_TURNS, "history"}
@@ -918,6 +919,7 @@ def _cell(text, name, flaws):
     turns = v if isinstance(v, list) else [v]  # an answer may be JSON: it is a turn only if it has a role
     return v if name in lists or turns and all(map(_is_turn, turns)) else text
 
+# %% ../nbs/20_records.ipynb #285044a9
 def _table(f, notes, name):
     "Rows of CSV or TSV; the first line names the columns, and says which delimiter there is."
     taken = []
