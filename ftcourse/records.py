@@ -906,7 +906,7 @@ def _values(f, notes):
         due, comma = True, False
     if array: notes["the array is not closed: the file may have been cut off"] += 1
 
-# %% ../nbs/20_records.ipynb #054f57e0
+# %% ../nbs/20_records.ipynb #86fa3d78
 def _cell(text, name, flaws):
     "A cell of a CSV file; lists are written as JSON there."
     lists = {*_TURNS, "history"}
@@ -914,7 +914,8 @@ def _cell(text, name, flaws):
     if not re.match(r"\s*[\[{]", text): return text
     try: v = json.loads(text)
     except (ValueError, RecursionError):
-        if re.match(r"\s*\[?\s*\{\s*'(role|from|content|value)'", text): flaws.append((name, "python_repr", ""))
+        python = re.match(r"\s*\[?\s*\{\s*'(role|from|content|value)'", text)
+        if python: flaws.append((name, "python_repr", ""))
         return text
     turns = v if isinstance(v, list) else [v]  # an answer may be JSON: it is a turn only if it has a role
     return v if name in lists or turns and all(map(_is_turn, turns)) else text
