@@ -784,13 +784,13 @@ class Report:
                      for when, v in (("came in", before), ("left", after))]
         return "\n".join(said)
 
-# %% ../nbs/21_curate.ipynb #cfe2221d
+# %% ../nbs/21_curate.ipynb #bba22d21
 _STYLE = """
-.ft-q { color: inherit; font: 15px/1.45 system-ui, sans-serif; max-width: 46rem; overflow-wrap: anywhere; }
+.ft-q { color: inherit; font: 15px/1.45 system-ui, sans-serif; max-width: 46rem; overflow-wrap: break-word; }
 .ft-q h2, .ft-q h3 { font-size: 1.15em; margin: 1em 0 .3em; } .ft-q p { margin: .3em 0; }
 .ft-q table { border-collapse: collapse; width: 100%; color: inherit; font-size: 14px; }
 .ft-q th, .ft-q td { text-align: left; vertical-align: top; padding: .2em .5em .2em 0; }
-.ft-q td { border-bottom: 1px solid #8886; }
+.ft-q td { border-bottom: 1px solid #8886; } .ft-q td:last-child, .ft-q h2 { overflow-wrap: anywhere; }
 .ft-q .n { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 .ft-q code { font-size: 12px; white-space: pre-wrap; color: inherit; background: #8882; padding: 0 .2em; }
 .ft-q svg { width: 100%; max-width: 34rem; height: auto; display: block; }
