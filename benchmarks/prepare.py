@@ -5,7 +5,7 @@ tiny model (TRL wants one) and SmolLM2's tokenizer. "orders" are order e-mails, 
 conversations of one to four answers, all of them trained, for which TRL needs a template with generation markers; both then use that
 template. Labels are compared row by row: they must be equal but for the newline behind <|im_end|>, which TRL trains.
 
-Memory is anonymous memory beyond what the process had before (files that are mapped into memory are not counted). TOKENIZERS_PARALLELISM is
+"of CPU" is processor time, all threads and processes together; other work on the machine changes it less than seconds. Memory is anonymous memory beyond what the process had before (files that are mapped into memory are not counted). TOKENIZERS_PARALLELISM is
 unset, as it is for whoever calls `prepare`; TRL is measured with one process, its default, and with as many as there are cores.
 
     python benchmarks/prepare.py [--rows 100000] [--rounds 2] [--json FILE]
@@ -57,6 +57,12 @@ class Memory:
         self.bytes = max(self.peak, self.now()) - self.before
 
 
+def cpu():
+    "Seconds of processor time so far, all threads, and all processes that have ended."
+    t = os.times()
+    return t.user + t.system + t.children_user + t.children_system
+
+
 def worker(name, kind, source, out):
     "One run; prints seconds and bytes as JSON."
     import datasets, torch, transformers
@@ -73,9 +79,9 @@ def worker(name, kind, source, out):
         from ftcourse.chat import prepare
         prepare(rows.select(range(10)), tokenizer, progress=False)  # imports and compiles what is made once
         with Memory() as memory:
-            start = time.perf_counter()
+            start, work = time.perf_counter(), cpu()
             prepare(rows, tokenizer, turns="all" if kind == "chat" else "last", out=out, progress=False)
-            seconds = time.perf_counter() - start
+            seconds, work = time.perf_counter() - start, cpu() - work
     else:
         from trl import SFTConfig, SFTTrainer
         model, _ = toy()
@@ -84,11 +90,11 @@ def worker(name, kind, source, out):
                              dataset_num_proc=RUNS[name]["num_proc"], bf16=False)
             trainer = SFTTrainer(model=model, args=args, train_dataset=rows.select(range(10)), processing_class=tokenizer)
             with Memory() as memory:
-                start = time.perf_counter()
+                start, work = time.perf_counter(), cpu()
                 made = trainer._prepare_dataset(rows, tokenizer, args, False, None, "train")
-                seconds = time.perf_counter() - start
+                seconds, work = time.perf_counter() - start, cpu() - work
             made.select_columns(["input_ids", "labels"]).save_to_disk(out)
-    print(json.dumps(dict(seconds=seconds, peak_bytes=memory.bytes)))
+    print(json.dumps(dict(seconds=seconds, cpu_seconds=work, peak_bytes=memory.bytes)))
 
 
 def same(ours, theirs):
@@ -104,16 +110,16 @@ def same(ours, theirs):
     return len(a)
 
 
-def measure(kind, n, rounds, folder):
+def measure(kind, n, rounds, folder, names=tuple(RUNS)):
     "name -> seconds and bytes of the median round, for one kind of rows."
     import datasets
     datasets.disable_progress_bars()
     source = folder/f"{kind}-{n}"
     if not source.exists(): datasets.Dataset.from_generator(make, gen_kwargs=dict(kind=kind, n=n), cache_dir=str(folder/"cache")).save_to_disk(source)
-    took = {name: [] for name in RUNS}
+    took = {name: [] for name in names}
     env = {k: v for k, v in os.environ.items() if k not in ("TOKENIZERS_PARALLELISM", "OMP_NUM_THREADS")}
     for r in range(rounds):
-        for name in RUNS if r == 0 else ("ours", "TRL"):  # many processes were slower: once is enough
+        for name in names if r == 0 else ("ours", "TRL"):  # TRL in many processes: once is enough
             out = folder/f"{kind}-{n}-{r}-{name.replace(', ', '-').replace(' ', '-')}"
             p = subprocess.run([sys.executable, __file__, "--worker", name, kind, str(source), str(out)], capture_output=True, text=True,
                                env={**env, "HF_DATASETS_CACHE": str(folder/f"cache-{r}-{name}"), "HF_DATASETS_DISABLE_CACHING": "1"})
@@ -121,7 +127,7 @@ def measure(kind, n, rounds, folder):
             took[name].append(json.loads(p.stdout.splitlines()[-1]))
     compared = same(folder/f"{kind}-{n}-0-ours", folder/f"{kind}-{n}-0-TRL")
     tokens = sum(map(len, datasets.load_from_disk(folder/f"{kind}-{n}-0-ours").with_format("numpy")["input_ids"]))
-    return dict(tokens=tokens, compared=compared, runs={k: dict(seconds=statistics.median(x["seconds"] for x in v), peak_bytes=max(x["peak_bytes"] for x in v),
+    return dict(tokens=tokens, compared=compared, runs={k: dict(seconds=statistics.median(x["seconds"] for x in v), cpu_seconds=statistics.median(x["cpu_seconds"] for x in v), peak_bytes=max(x["peak_bytes"] for x in v),
                                               rounds=[round(x["seconds"], 2) for x in v]) for k, v in took.items()})
 
 
@@ -137,13 +143,14 @@ def main():
     from ftcourse.models import machine
     start, found = time.perf_counter(), {}
     print(f"{machine()}; {', '.join(f'{k} {version(k)}' for k in ('tokenizers', 'transformers', 'datasets', 'trl'))}; {a.rows:,} rows")
-    print(f"{'rows':8} {'':15} {'seconds':>8} {'rows/s':>8} {'tokens/s':>10} {'peak MB':>8} {'times TRL':>10}")
+    print(f"{'rows':8} {'':15} {'seconds':>8} {'of CPU':>8} {'rows/s':>8} {'tokens/s':>10} {'peak MB':>8} {'times TRL':>10}")
     with tempfile.TemporaryDirectory(prefix="ftcourse-prepare-") as folder:
         for kind in (a.only,) if a.only else ("orders", "chat"):
-            sizes = {n: measure(kind, n, a.rounds if n == a.rows else 1, Path(folder)) for n in (a.rows//4, a.rows)}
-            found[kind] = m = dict(sizes[a.rows], quarter={k: v["peak_bytes"] for k, v in sizes[a.rows//4]["runs"].items()})
+            small = measure(kind, a.rows//4, 1, Path(folder), ("ours", "TRL"))
+            m = measure(kind, a.rows, a.rounds, Path(folder))
+            found[kind] = m = dict(m, quarter={k: v["peak_bytes"] for k, v in small["runs"].items()})
             for name, r in m["runs"].items():
-                print(f"{kind:8} {name:15} {r['seconds']:8.1f} {a.rows/r['seconds']:8.0f} {m['tokens']/r['seconds']:10.0f} {r['peak_bytes']/1e6:8.0f} "
+                print(f"{kind:8} {name:15} {r['seconds']:8.1f} {r['cpu_seconds']:8.1f} {a.rows/r['seconds']:8.0f} {m['tokens']/r['seconds']:10.0f} {r['peak_bytes']/1e6:8.0f} "
                       f"{m['runs']['TRL']['seconds']/r['seconds']:10.2f}", flush=True)
             print(f"{'':8} labels of {m['compared']:,} rows compared: equal but for the newline; memory at a quarter of the rows: "
                   + ", ".join(f"{k} {v/1e6:.0f} MB" for k, v in m["quarter"].items()))
