@@ -133,11 +133,14 @@ def ours(trainer="Trainer", batch=16, **layout):
 
 
 BEST = {"orders": "padding_free, 2 rows a batch", "chat": "padding_free, 2 rows a batch", "long": "padding_free, 2 rows a batch"}
+NEXT = "checkpointing off, 1 row a batch"
+SHORTLIST = ("checkpointing off", "checkpointing off, group_by_length, 2 rows a batch", "padding_free, 4 rows a batch", "packing (bfd), one pack of 512 a batch")
 SIZE = {"orders": 8, "chat": 8, "long": 4}  # rows a batch where all rows are laid flat
 METHODS = {
     A: ("padding to 512, all logits", lambda kind: guide),
     B: ("TRL, default settings", lambda kind: trl({})),
     "c": ("TRL, its best settings", lambda kind: trl(TRIED[BEST[kind]])),
+    "c2": ("TRL, its settings next to that", lambda kind: trl(TRIED[NEXT])),
     "d1": ("as (a), padding to the longest row of a batch", lambda kind: ours(batch=4, layout="dynamic")),
     "d2": ("+ logits only where there is a label", lambda kind: ours(batch=4, layout="dynamic", only_labels=True)),
     "d3": ("+ rows laid flat, without padding", lambda kind: ours(batch=SIZE[kind], share_prefix=False)),
@@ -148,16 +151,22 @@ METHODS = {
 
 # ---- the arithmetic, and where time goes
 
-def flops(base, lengths, trained, prefix):
-    """Multiplications and additions of one step over rows of these lengths, logits only where a token is trained, a prefix once.
-
-    A frozen matrix is used twice (forward, and back to its input), an adapter three times; causal attention sees half of each square."""
-    c, n = base.config, sum(lengths) - prefix*(len(lengths) - 1)
-    linears = [m.weight for name, m in base.named_modules() if hasattr(m, "weight") and name.endswith("_proj")]
+def products(base, n, trained):
+    "Multiplications and additions of the matrix products of a step: a frozen matrix is used twice (forward, and back to its input), an adapter three times."
+    linears = [m.weight for name, m in base.named_modules() if name.endswith("_proj")]
     frozen, adapters = sum(w.numel() for w in linears), sum(16*sum(w.shape) for w in linears)
+    return 4*frozen*n + 6*adapters*n + 4*base.config.vocab_size*base.config.hidden_size*trained
+
+
+def attention(base, lengths, prefix):
+    "The same for attention, of which causal masks leave half of each square."
     pairs = sum(l*l for l in lengths)/2 - (len(lengths) - 1)*prefix**2/2
-    attention = c.num_hidden_layers*4*pairs*c.hidden_size
-    return 4*frozen*n + 6*adapters*n + 3*attention + 4*c.vocab_size*c.hidden_size*trained
+    return 3*4*pairs*base.config.num_hidden_layers*base.config.hidden_size
+
+
+def flops(base, lengths, trained, prefix):
+    "All that a step over rows of these lengths needs: logits only where a token is trained, the prefix once."
+    return products(base, sum(lengths) - prefix*(len(lengths) - 1), trained) + attention(base, lengths, prefix)
 
 
 def parts(t):
@@ -354,20 +363,20 @@ def measure(ws, kind, n, repeats, check, tmp, bar):
     return rows, facts, rate
 
 
-def what(method, kind): return METHODS[method][0] + (f" ({BEST[kind]})" if method == "c" else "")
+def what(method, kind): return METHODS[method][0] + (f" ({BEST[kind]})" if method == "c" else f" ({NEXT})" if method == "c2" else "")
 
 
 def tried(kind, n, repeats, quick, bar):
     "Settings of TRL beside each other, fastest first."
     out = []
-    with workers(TRIED, quick) as ws:
+    with workers(SHORTLIST, quick) as ws:
         for i in range(repeats + 1):
             for m, w in ws.items():
                 try: got = w("step", kind=kind, n=n if i else 2, dtype="bfloat16")  # the first, small, warms up
                 except RuntimeError as e: got = dict(error=str(e))
                 out.append((m, i, got)); bar.update()
     rows = []
-    for m in TRIED:
+    for m in SHORTLIST:
         got = [g for k, i, g in out if k == m and i]
         bad = next((g["error"] for g in got if "error" in g), None)
         rows.append(dict(data=kind, settings=m, error=bad) if bad else
@@ -404,7 +413,7 @@ def show(record):
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument("--data", nargs="+", choices=KINDS, default=KINDS); ap.add_argument("--repeats", type=int, default=3)
+    ap.add_argument("--data", nargs="+", choices=KINDS, default=KINDS); ap.add_argument("--repeats", type=int, default=2)
     ap.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS)); ap.add_argument("--json", type=Path, help="write the record here")
     ap.add_argument("--tried", action="store_true"); ap.add_argument("--profile", action="store_true")
     ap.add_argument("--quick", action="store_true"); ap.add_argument("--worker", help=argparse.SUPPRESS)
@@ -414,22 +423,26 @@ def main():
     sizes = {k: 4 if a.quick else 8 if k == "long" else ROWS for k in a.data}
     repeats = 1 if a.quick else a.repeats
     record, rate = dict(rows=[], facts={}), 0.
+    def save():
+        for f in record["facts"].values():
+            f.update(limit_seconds=f["flops"]/rate*ROWS/f["rows"], limit_seconds_prefix_once=f["flops_prefix_once"]/rate*ROWS/f["rows"])
+        whole = dict(provenance=provenance(rate), **record)
+        if a.json: a.json.write_text(json.dumps(whole, indent=1) + "\n")
+        return whole
     with tempfile.TemporaryDirectory() as tmp, tqdm(total=len(a.data)*len(a.methods)*(repeats + 1), desc="steps", disable=None) as bar:
         with workers(a.methods, a.quick) as ws:
             for w in ws.values(): w("step", kind="orders", n=2, dtype="bfloat16")
             for kind in a.data:
-                rows, f, r = measure(ws, kind, sizes[kind], repeats, 4, Path(tmp), bar)
-                record["rows"] += rows; record["facts"][kind] = dict(f, rows=sizes[kind]); rate = max(rate, r)
+                rows, f, r = measure(ws, kind, sizes[kind], repeats if kind == "orders" else max(1, repeats//2), 3, Path(tmp), bar)
+                record["rows"] += rows; record["facts"][kind] = dict(f, rows=sizes[kind]); rate = max(rate, r); save()
         if a.profile:
             record["trl_profile"] = {}
-            for m in (B, "checkpointing off", list(METHODS)[-1]):
+            for m in (B, "checkpointing off", "d4"):
                 with workers([m], a.quick) as ws: record["trl_profile"][m if m in TRIED else what(m, a.data[0])] = ws[m]("profile", kind=a.data[0], n=sizes[a.data[0]])
-        if a.tried: record["trl_tried"] = tried(a.data[0], sizes[a.data[0]], 1 if a.quick else 2, a.quick, bar)
-    for kind, f in record["facts"].items():
-        f.update(limit_seconds=f["flops"]/rate*ROWS/f["rows"], limit_seconds_prefix_once=f["flops_prefix_once"]/rate*ROWS/f["rows"])
-    record = dict(provenance=provenance(rate), **record)
+            save()
+        if a.tried: record["trl_tried"] = tried(a.data[0], sizes[a.data[0]], 1, a.quick, bar)
+    record = save()
     show(record)
-    if a.json: a.json.write_text(json.dumps(record, indent=1) + "\n")
     off = [f"{r['data']}/{r['method']}" for r in record["rows"] if max(r["gradient_error_fp32"], r["loss_error_fp32"]) > 1e-5]
     if off: raise SystemExit(f"not the same training as (a): {', '.join(off)}")
 
