@@ -306,7 +306,7 @@ def _run(
     swallows = n and (enc.token_to_chars(n - 1) or (0, 0))[1] > start  # it takes the space behind it
     return None if enc.ids[first:n] != tail or swallows else (n, last)
 
-# %% ../nbs/22_chat.ipynb #d5d8ea89
+# %% ../nbs/22_chat.ipynb #3f0eefc5
 def _cut(
     row,  # A placed `_Row`
     tk,   # As `_backend` gives it
@@ -323,9 +323,9 @@ def _cut(
             "an answer follows, so no row can serve all turns: strip the answers, or train turns='last'")
     if last is None or not _can_cut(tk):
         raise TemplateError(
-            f"this tokenizer joins the end of the prompt ({row.full[start - 3:start]!r}) and the beginning of "
-            f"the answer ({row.full[start:start + 3]!r}): strip the answer, and let no generation prompt end "
-            "with a space")
+            f"this tokenizer joins the end of the prompt ({row.full[start - 3:start]!r}) and the beginning "
+            f"of the answer ({row.full[start:start + 3]!r}): strip the answer, and let no generation prompt "
+            "end with a space")
     return asked.ids + rest.ids, [*runs, (len(asked.ids), len(asked.ids) + last)]
 
 # %% ../nbs/22_chat.ipynb #12717676
@@ -482,7 +482,7 @@ class XRay:
         return "".join(paint(text.replace("\n", "↵\n"), code(t, s)) for text, _, t, s in self.groups)
     def _repr_html_(self): return _xray_html(self)
 
-# %% ../nbs/22_chat.ipynb #70b2b6de
+# %% ../nbs/22_chat.ipynb #2694efcc
 def _xray_html(
     x, # `XRay`
 ):     # HTML that needs no script
@@ -490,8 +490,8 @@ def _xray_html(
            "white-space:pre;max-width:100%;overflow-x:auto;vertical-align:top;")
     on = "background:#2f967644;border-color:#2f9676;font-weight:700;text-decoration:underline;"
     def one(text, ids, trained, special):
-        style = box + on*trained + "border-style:dashed;"*special
-        number = f'<sub style="font-weight:400"> {" ".join(map(str, ids))}</sub>' if x.show_ids else ""
+        style = box + on*trained + "border:1px dashed;"*special
+        number = f'<sub style="display:inline-block;font-weight:400;padding-left:.3em">{" ".join(map(str, ids))}</sub>' if x.show_ids else ""
         title = f"id {' '.join(map(str, ids))}, {'trained' if trained else 'not trained'}"
         shown = escape(text).replace("\n", "↵")
         return (f'<span title="{title}" style="{style}">{shown}{number}</span>' + "<br>"*text.count("\n"))
