@@ -415,12 +415,13 @@ def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--data", nargs="+", choices=KINDS, default=KINDS); ap.add_argument("--repeats", type=int, default=2)
     ap.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS)); ap.add_argument("--json", type=Path, help="write the record here")
+    ap.add_argument("--long-rows", type=int, default=8, help="how many long rows are timed; seconds are given for 16")
     ap.add_argument("--tried", action="store_true"); ap.add_argument("--profile", action="store_true")
     ap.add_argument("--quick", action="store_true"); ap.add_argument("--worker", help=argparse.SUPPRESS)
     a = ap.parse_args()
     if a.worker: return work(a.worker, a.quick)
     from tqdm import tqdm
-    sizes = {k: 4 if a.quick else 8 if k == "long" else ROWS for k in a.data}
+    sizes = {k: 4 if a.quick else a.long_rows if k == "long" else ROWS for k in a.data}
     repeats = 1 if a.quick else a.repeats
     record, rate = dict(rows=[], facts={}), 0.
     def save():
@@ -431,16 +432,17 @@ def main():
         return whole
     with tempfile.TemporaryDirectory() as tmp, tqdm(total=len(a.data)*len(a.methods)*(repeats + 1), desc="steps", disable=None) as bar:
         with workers(a.methods, a.quick) as ws:
-            for w in ws.values(): w("step", kind="orders", n=2, dtype="bfloat16")
-            for kind in a.data:
-                rows, f, r = measure(ws, kind, sizes[kind], repeats if kind == "orders" else max(1, repeats//2), 3, Path(tmp), bar)
+            for w in ws.values(): w("step", kind=a.data[0], n=2, dtype="bfloat16")
+            for i, kind in enumerate(a.data):
+                rows, f, r = measure(ws, kind, sizes[kind], max(1, repeats//(1 + (i > 0))), 2 if i else 3, Path(tmp), bar)
                 record["rows"] += rows; record["facts"][kind] = dict(f, rows=sizes[kind]); rate = max(rate, r); save()
-        if a.profile:
-            record["trl_profile"] = {}
-            for m in (B, "checkpointing off", "d4"):
-                with workers([m], a.quick) as ws: record["trl_profile"][m if m in TRIED else what(m, a.data[0])] = ws[m]("profile", kind=a.data[0], n=sizes[a.data[0]])
-            save()
-        if a.tried: record["trl_tried"] = tried(a.data[0], sizes[a.data[0]], 1, a.quick, bar)
+                if i: continue  # the rest on the first kind only
+                if a.profile:
+                    record["trl_profile"] = {}
+                    for m in (B, "checkpointing off", "d4"):
+                        with workers([m], a.quick) as other: record["trl_profile"][m if m in TRIED else what(m, kind)] = other[m]("profile", kind=kind, n=sizes[kind])
+                    save()
+                if a.tried: record["trl_tried"] = tried(kind, sizes[kind], 1, a.quick, bar); save()
     record = save()
     show(record)
     off = [f"{r['data']}/{r['method']}" for r in record["rows"] if max(r["gradient_error_fp32"], r["loss_error_fp32"]) > 1e-5]
