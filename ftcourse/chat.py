@@ -482,16 +482,17 @@ class XRay:
         return "".join(paint(text.replace("\n", "↵\n"), code(t, s)) for text, _, t, s in self.groups)
     def _repr_html_(self): return _xray_html(self)
 
-# %% ../nbs/22_chat.ipynb #2694efcc
+# %% ../nbs/22_chat.ipynb #c47de851
 def _xray_html(
     x, # `XRay`
 ):     # HTML that needs no script
     box = ("display:inline-block;border:1px solid #8886;border-radius:3px;margin:1px;padding:0 2px;"
            "white-space:pre;max-width:100%;overflow-x:auto;vertical-align:top;")
+    sub = "display:inline-block;font-weight:400;padding-left:.3em"
     on = "background:#2f967644;border-color:#2f9676;font-weight:700;text-decoration:underline;"
     def one(text, ids, trained, special):
         style = box + on*trained + "border:1px dashed;"*special
-        number = f'<sub style="display:inline-block;font-weight:400;padding-left:.3em">{" ".join(map(str, ids))}</sub>' if x.show_ids else ""
+        number = f'<sub style="{sub}">{" ".join(map(str, ids))}</sub>' if x.show_ids else ""
         title = f"id {' '.join(map(str, ids))}, {'trained' if trained else 'not trained'}"
         shown = escape(text).replace("\n", "↵")
         return (f'<span title="{title}" style="{style}">{shown}{number}</span>' + "<br>"*text.count("\n"))
