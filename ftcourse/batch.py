@@ -329,7 +329,7 @@ def _lengths_to_cpu(decoder, args, kwargs):
     if mask is None or mask.ndim != 4 or mask.dtype != torch.int64: return args, kwargs
     return args, {**kwargs, "attention_mask": mask.cpu(), "use_cache": False}
 
-# %% ../nbs/23_batch.ipynb #0a9cd024
+# %% ../nbs/23_batch.ipynb #a1bea965
 NAME = "ftcourse_rows"
 
 def _rows_attention(module, query, key, value, attention_mask, dropout=0., scaling=None, **kwargs):
@@ -343,17 +343,25 @@ def _rows_attention(module, query, key, value, attention_mask, dropout=0., scali
     if window and window < prefix + max(lengths):
         raise ValueError(f"a row has {prefix + max(lengths)} tokens and the model looks back {window}: "
                          "use layout 'packed' or shorter rows")
-    attend = partial(_attend, scale=scaling or query.shape[-1]**-.5, dropout=dropout)
+    scale = scaling or query.shape[-1]**-.5
     (q0, *q), (k0, *k), (v0, *v) = (t.split([prefix, *lengths], 2) for t in (query, key, value))
-    if not prefix: out = [attend(*qkv) for qkv in zip(q, k, v)]
-    else: out = [attend(q0, k0, v0), *(attend(a, torch.cat([k0, b], 2), torch.cat([v0, c], 2))
-                                       for a, b, c in zip(q, k, v))]
+    join = lambda first, rest: [torch.cat([first, r], 2) for r in rest] if prefix else rest
+    k, v = join(k0, k), join(v0, v)
+    if _products_pay(query, prefix + max(lengths)):
+        rows = zip(*(([q0, *q], [k0, *k], [v0, *v]) if prefix else (q, k, v)))
+        out = [_products(*row, scale=scale, dropout=dropout) for row in rows]
+    else: # a causal kernel wants as many queries as keys: each row does the prefix's again, and one is kept
+        out = [F.scaled_dot_product_attention(*row, dropout_p=dropout, is_causal=True, scale=scale,
+               enable_gqa=query.shape[1] != key.shape[1]) for row in zip(join(q0, q), k, v)]
+        out = [out[0][:, :, :prefix], *(o[:, :, prefix:] for o in out)]
     return torch.cat(out, 2).transpose(1, 2), None
 
-# %% ../nbs/23_batch.ipynb #ba5e5dcd
-SHORT = 512  # tokens; up to here two matrix products beat the fused kernel on a CPU
+# %% ../nbs/23_batch.ipynb #1b568e32
+def _products_pay(q, seq):
+    "Whether two matrix products beat the fused kernel: on a CPU in bfloat16, up to about 512 tokens."
+    return q.device.type == "cpu" and q.dtype == torch.bfloat16 and seq <= 512
 
-def _attend(
+def _products(
     q,       # `[1, heads, new, d_head]`: the last `new` of `seq` tokens look back
     k,       # `[1, kv_heads, seq, d_head]`
     v,       # as `k`
@@ -363,21 +371,15 @@ def _attend(
 ):           # `[1, heads, new, d_head]`
     "Causal attention of the last tokens of a row to the whole row."
     (_, heads, new, d), (_, groups, seq, _) = q.shape, k.shape
-    if q.device.type != "cpu" or seq > SHORT:
-        mask = dict(is_causal=True) if new == seq else dict(attn_mask=_past(new, seq, torch.bool, q.device))
-        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scale,
-                                              enable_gqa=heads != groups, **mask)
     q = q.reshape(groups, heads//groups*new, d)  # heads that share keys stand below one another
-    score = (q*scale @ k.squeeze(0).transpose(1, 2)).view(groups, -1, new, seq) + _past(new, seq, q.dtype, q.device)
+    score = (q*scale @ k.squeeze(0).transpose(1, 2)).view(groups, -1, new, seq) + _past(new, seq, q.dtype)
     weight = F.dropout(score.softmax(-1), dropout).view(groups, -1, seq)
     return (weight @ v.squeeze(0)).view(1, heads, new, -1)
 
 @lru_cache(64)
-def _past(new, seq, dtype, device):
-    "Mask for the last `new` of `seq` tokens: true or 0 where they may look."
-    past = torch.ones(new, seq, dtype=torch.bool, device=device).tril(seq - new)
-    if dtype == torch.bool: return past
-    return torch.zeros(new, seq, dtype=dtype, device=device).masked_fill(~past, float("-inf"))
+def _past(new, seq, dtype):
+    "What to add to the scores of the last `new` of `seq` tokens: 0 where they may look, else -inf."
+    return torch.full((new, seq), float("-inf"), dtype=dtype).triu(seq - new + 1)
 
 # %% ../nbs/23_batch.ipynb #8f95c899
 class _CrossEntropy(torch.autograd.Function):
