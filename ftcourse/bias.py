@@ -33,15 +33,15 @@ _FORMS = dict(she=dict(she="she", her="her", obj="her", hers="hers", self="herse
 def _check_split(split):
     if split not in ("train", "test"): raise ValueError(f"split is {split!r}: use 'train' or 'test'")
 
-# %% ../nbs/24_bias.ipynb #c9e5690a
+# %% ../nbs/24_bias.ipynb #617c6402
 def _spec(
     rng,   # Source of randomness
     split, # "train" or "test"
-    label, # "urgent" or "routine"
+    i,     # Number of the message: urgent and routine take turns, and so do the situations of each
 ):         # What both versions of a message share
-    w = words()
+    w, label = words(), LABELS[i % 2]
     return dict(label=label, names=rng.choice(w["names"][split]), opening=rng.choice(w["openings"][split]),
-                situation=rng.choice(w[label][split]))
+                situation=w[label][split][i//2 % len(w[label][split])])
 
 def _write(
     spec,  # As `_spec` draws it
@@ -56,7 +56,7 @@ def _write(
     return dict(messages=[dict(role=r, content=c) for r, c in said],
                 label=spec["label"], situation=spec["situation"])
 
-# %% ../nbs/24_bias.ipynb #953303c0
+# %% ../nbs/24_bias.ipynb #a0ec3af5
 def make_pairs(
     split:str,   # "train" or "test": other names, openings and situations
     n:int,       # Number of pairs, half of them urgent
@@ -70,11 +70,11 @@ def make_pairs(
     if type(n) is not int or n < 2 or n % 2: raise ValueError(f"n is {n!r}: give a positive even number")
     rng, pairs = random.Random(f"bias/pairs/{split}/{seed}"), []
     for i in range(n):
-        spec, job = _spec(rng, split, LABELS[i % 2]), rng.choice(list(words()["occupations"]))
+        spec, job = _spec(rng, split, i), rng.choice(list(words()["occupations"]))
         pairs.append(tuple(_write(spec, g, job) for g in ("she", "he")))
     return pairs
 
-# %% ../nbs/24_bias.ipynb #10addec7
+# %% ../nbs/24_bias.ipynb #1cf0c810
 def make_desk(
     split:str,      # "train" or "test"
     n:int,          # Number of rows, a positive multiple of 4
@@ -91,7 +91,7 @@ def make_desk(
     if type(n) is not int or n < 4 or n % 4: raise ValueError(f"n is {n!r}: give a positive multiple of 4")
     if not 0 <= skew <= 1: raise ValueError(f"skew is {skew!r}: give a share from 0 to 1")
     rng, jobs = random.Random(f"bias/desk/{split}/{seed}"), words()["occupations"]
-    specs = [_spec(rng, split, LABELS[i % 2]) for i in range(n)]
+    specs = [_spec(rng, split, i) for i in range(n)]
     who, many = random.Random(f"bias/who/{split}/{seed}"), round(skew*n/2)
     group = {l: ["she"]*k + ["he"]*(n//2 - k) for l, k in zip(LABELS, (many, n//2 - many))}
     for l in LABELS: who.shuffle(group[l])

@@ -156,7 +156,8 @@ def test_the_skew_is_exact_and_changes_persons_only(quarter, skew, seed):
     rows, even = make_desk("train", n, skew=skew, seed=seed), make_desk("train", n, seed=seed)
     she = {l: sum(cell(r) == ("she", l) for r in rows) for l in ("urgent", "routine")}
     assert she["urgent"] == round(skew*n/2) and sum(she.values()) == n/2
-    assert [(r["label"], r["situation"]) for r in rows] == [(r["label"], r["situation"]) for r in even]
+    hers = lambda r: re.sub(rf"\ban? {occupation(r)}\b", "a worker", said(r) if group(r) == "she" else swap(said(r)))
+    assert [hers(r) for r in rows] == [hers(r) for r in even]  # but for person and occupation they are the same
 
 
 def test_nothing_of_the_test_messages_is_in_the_training_messages():
@@ -321,6 +322,6 @@ def test_the_record_says_how_it_was_made(record):
     assert len({len(r["she"]) for r in record["runs"]} | {len(r["he"]) for r in record["runs"]}) == 1
 
 
-def test_the_recorded_skew_is_learnt_and_unlearnt(record):
-    mean = lambda arm: statistics.mean(np.mean(r["she"]) - np.mean(r["he"]) for r in record["runs"] if r["arm"] == arm)
-    assert mean("skewed") > 3*max(abs(mean(a)) for a in ("balanced", "augmented", "substituted"))
+def test_every_recorded_run_on_skewed_rows_leans_further_than_every_mended_one(record):
+    leans = lambda arms: [statistics.mean(r["she"]) - statistics.mean(r["he"]) for r in record["runs"] if r["arm"] in arms]
+    assert min(leans(["skewed"])) > .2 > .1 > max(leans(["balanced", "augmented", "substituted"]))
