@@ -6,11 +6,11 @@
 __all__ = ['FORMATS', 'REASONS', 'LOSSES', 'RecordError', 'recognise', 'Problem', 'find_problems', 'to_messages', 'convert_row',
            'Report', 'check', 'read_rows', 'convert', 'Look', 'look']
 
-# %% ../nbs/20_records.ipynb #a3a7b2e1
+# %% ../nbs/20_records.ipynb #382768f5
 import csv, gzip, io, json, math, os, random, re, zlib
 from array import array
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from html import escape
 from itertools import chain, islice
@@ -560,10 +560,11 @@ def to_messages(
     taken. `convert` does whole files and says what is lost."""
     return convert_row(row, "messages", format=format)[0]
 
-# %% ../nbs/20_records.ipynb #2b96143a
+# %% ../nbs/20_records.ipynb #aaf5c2c4
 LOSSES = {  # what -> what it means
     "joined": "instruction and input became one text: back in alpaca, input is empty",
     "parts": "the parts of a turn's content became one text",
+    "preamble": "the sentence that a prompt template put before the instruction",
     "system": "the system prompt",
     "earlier_turns": "all turns before the last question",
     "untrained_answers": "earlier answers are part of the prompt now: trained no longer",
@@ -667,7 +668,7 @@ def _as_text(talk, how):
         how.lost.add("markers")
     return {"text": text}
 
-# %% ../nbs/20_records.ipynb #da7a9b6f
+# %% ../nbs/20_records.ipynb #ce297f2a
 def _says(at, why, detail):
     "A flaw of a row that has no number, and the remedy."
     means, remedy = REASONS[why]
@@ -691,7 +692,11 @@ def _write(row, talk, format, how):
     if isinstance(row, list): row = {"messages": row}  # turns without a name
     if format == how.to != "messages" and not how.strings:  # as it is
         return dict(row)
-    if format == "text": talk = _spoken(talk.strings[0])
+    if format == "text":
+        m = _ALPACA.fullmatch(talk.strings[0])  # what a prompt template adds is not said by anybody
+        how.lost |= {"preamble"} if m and m.start(1) > len("### Instruction:\n") else set()
+        how.lost |= {"joined"} if m and m.group(2) else set()
+        talk = _spoken(talk.strings[0])
     out = _WRITERS[how.to](talk, how)
     if talk.rejected is not None and how.to != "preference": how.lost.add("rejected")
     more = {k: v for k, v in row.items() if k not in _read(row, format)}
@@ -841,7 +846,7 @@ class _Window:
         self.line += text.count("\n")
         return text
 
-# %% ../nbs/20_records.ipynb #9e4c82ce
+# %% ../nbs/20_records.ipynb #57ac92a9
 def _whole(w, decode):
     "The value that begins here, `(value, end, flaws)`, reading on until it is complete."
     while True:
@@ -853,13 +858,13 @@ def _whole(w, decode):
         else:
             if end < len(w.text) or isinstance(value, dict | list) or not w.more(): return value, end, flaws
 
-def _skip_broken(w, keys, decode, array):
-    "Take a broken row: up to where a row with the usual keys begins, or the end of the file."
+def _skip_broken(w, usual, decode, array):
+    "Take a broken row: up to where a row of the usual format begins, or the end of the file."
     while True:
         for m in _NEXT.finditer(w.text, w.at + 1):
             try: value = decode(w.text, m.end())[0]
             except json.JSONDecodeError: continue
-            if isinstance(value, dict) and (value.keys() == keys if keys else _recognise(value)):
+            if isinstance(value, dict) and _recognise(value) in ({usual} if usual else FORMATS):
                 return w.take(m.end()).rstrip().removesuffix(",")
         if not w.more():
             rest = w.text.rstrip(_BLANK)
@@ -868,10 +873,10 @@ def _skip_broken(w, keys, decode, array):
             raise RecordError(f"line {w.line} holds a broken row, and no row was found in the {_FAR >> 20} "
                               "million characters after it: mend it by hand, or save the file as JSONL")
 
-# %% ../nbs/20_records.ipynb #63175d7c
+# %% ../nbs/20_records.ipynb #de33e95d
 def _values(f, notes):
     "Rows of a JSON array, or objects one after another, without holding more than one of them."
-    w, decode, keys = _Window(f), _Decoder(), None
+    w, decode, usual = _Window(f), _Decoder(), None
     array, due, comma = w.skip() == "[", False, False
     if array: w.take(w.at + 1)
     while c := w.skip():
@@ -894,14 +899,14 @@ def _values(f, notes):
         try: value, end, flaws = _whole(w, decode)
         except json.JSONDecodeError as e:
             pos = e.pos - w.at
-            text = _skip_broken(w, keys, decode, array)
+            text = _skip_broken(w, usual, decode, array)
             flaws = _broken(json.JSONDecodeError(e.msg, text, pos), text, not w.skip())
             yield _Raw(None, line, text, _utf8(text, flaws))
             due = comma = False
             continue
         else:
             text = w.take(end)
-            if isinstance(value, dict): keys = keys or (value.keys() if _recognise(value) else None)
+            usual = usual or _recognise(value)
             yield _Raw(value, line, text, _utf8(text, flaws))
         due, comma = True, False
     if array: notes["the array is not closed: the file may have been cut off"] += 1
@@ -1333,7 +1338,7 @@ def read_rows(
             raise RecordError(f"{own.source}: {found[0]}. {found[0].remedy.capitalize()}. "
                               "check(source) lists all; convert(source, out) sets them aside.")
 
-# %% ../nbs/20_records.ipynb #5fb8a661
+# %% ../nbs/20_records.ipynb #ff7403f6
 @contextmanager
 def _whole_or_nothing(path):
     "A name to write to; the file gets its own name only if all goes well."
@@ -1345,7 +1350,8 @@ def _whole_or_nothing(path):
     except OSError as e: raise RecordError(f"{path} cannot be written: {e.strerror or e}") from e
     else:
         if part.exists(): os.replace(part, path)
-    finally: part.unlink(missing_ok=True)
+    finally:
+        with suppress(OSError): part.unlink()
 
 def _simple(v):
     "What JSON has no kind for: dates as text, NumPy's numbers as numbers."
@@ -1490,7 +1496,7 @@ def convert(
         _finish(report, w, n, out, bad, part, bad_part)
     return report
 
-# %% ../nbs/20_records.ipynb #3671354b
+# %% ../nbs/20_records.ipynb #0736eadc
 def _move(row, talk, flaws, format, how, strict):
     "The row in its new format, or what is against it."
     if flaws: return None, flaws
@@ -1514,7 +1520,8 @@ def _finish(report, writer, rejected, out, bad, part, bad_part):
     if writer.n: report.out = str(out)
     else:
         part.unlink(missing_ok=True)
-        report.notes[f"no good row is left, so {out} was not written"] += 1
+        what = "stays as an earlier run left it" if out.exists() else "was not written"
+        report.notes[f"no good row is left, so {out} {what}"] += 1
     if writer.kind == ".csv" and writer.other:
         names = ", ".join(sorted(writer.other))
         report.notes[f"CSV holds text: what is something else, in {names}, comes back as text"] += 1

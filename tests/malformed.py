@@ -265,6 +265,8 @@ FILES = [
     ("array cut in a string", "a.json", _rows(_good, _good)[:-30], 2, 1, 1, {"cut_off"}, "not closed"),
     ("array, then more", "a.json", _rows(_good, _good) + b"\n[]", 3, 2, 1, {"extra_data"}, ""),
     ("array with a broken row", "a.json", _rows(_good, b'{"instruction": "Hi",, "output": "b"}', _good), 3, 2, 1, {"not_json"}, ""),
+    ("array with a broken row, then rows that lack a field", "a.json",
+     _rows({**_good, "input": "x"}, b'{"instruction": "Hi", "input": "y", "output": b"}', *[{k: v for k, v in _good.items() if k != "input"}]*2, _good), 5, 4, 1, {"not_json"}, ""),
     ("array, first row broken", "a.json", _rows(b"{'instruction': 'Hi'}", _good, _good), 3, 2, 1, {"not_json"}, ""),
     ("array, last row broken", "a.json", _rows(_good, _good, b'{"instruction": "Hi" "output": "b"}'), 3, 2, 1, {"not_json"}, ""),
     ("array, quote missing", "a.json", b"[" + _line + b',\n{"instruction": "Hi, "output": "b"},\n' + _line + b"]", 3, 2, 1, {"not_json"}, ""),

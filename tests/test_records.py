@@ -204,6 +204,8 @@ def test_fields_that_no_format_owns_travel_along():
     ({"instruction": "Add", "input": "1+2", "output": "3"}, "messages", {}, {"joined"}),
     ({"instruction": "Add", "input": "1+2", "output": "3"}, "alpaca", {}, set()),
     ({"prompt": "Hi", "completion": " Hello!"}, "text", {}, {"boundary"}),
+    ({"text": "Below is an instruction.\n\n### Instruction:\nHi\n\n### Response:\nHello!"}, "messages", {}, {"preamble"}),
+    ({"text": "### Instruction:\nAdd\n\n### Input:\n1+2\n\n### Response:\n3"}, "messages", {}, {"joined"}),
     ({"prompt": "Hi", "chosen": "a", "rejected": "b"}, "messages", {}, {"rejected"}),
     ({"prompt": "Hi", "chosen": "a", "rejected": "b"}, "prompt_completion", {}, {"rejected"}),
 ])
