@@ -243,10 +243,13 @@ def test_a_model_with_adapters_is_measured_with_them(tiny):
     assert after == pytest.approx([of_transformers(tuned, e.ids, e.labels)], rel=1e-4) and abs(after[0] - before[0]) > 1e-3
 
 
-def test_measuring_leaves_no_gradients_and_no_mode_behind(tiny):
+def test_measuring_keeps_nothing_for_gradients_and_leaves_no_mode_behind(tiny):
     model, tokenizer = tiny
-    answer_logp(model, tokenizer, [chat("a")])
-    assert all(p.grad is None for p in model.parameters()) and not model.training
+    kept = []
+    hook = model.model.register_forward_hook(lambda module, args, out: kept.append(out.last_hidden_state.requires_grad))
+    answer_logp(model, tokenizer, [chat("a")]); text_logp(model, tokenizer, ["She called."])
+    hook.remove()
+    assert kept == [False, False] and torch.is_grad_enabled() and not model.training
 
 
 # Intervals
@@ -272,8 +275,15 @@ def test_a_gap_turned_round_has_the_other_sign(pairs):
     assert x.low == pytest.approx(-y.high, abs=.35*(x.high - x.low) + 1e-9)
 
 
-def test_groups_of_unequal_size_keep_the_mean_of_the_pairs():
-    assert gap([1, 2, 3, 10], [0, 0, 0, 0], groups=["a", "a", "a", "b"]).mean == 4
+@fast
+@given(st.lists(st.lists(st.floats(-9, 9), min_size=1, max_size=6), min_size=2, max_size=9), st.integers(0, 9))
+def test_groups_of_unequal_size_are_drawn_whole_and_pairs_weigh_the_same(sizes, seed):
+    d, groups = [x for xs in sizes for x in xs], [i for i, xs in enumerate(sizes) for _ in xs]
+    sums, counts = np.array([sum(xs) for xs in sizes]), np.array([len(xs) for xs in sizes])
+    mean = lambda which, axis: sums[which].sum(axis)/counts[which].sum(axis)
+    ci = bootstrap((np.arange(len(sizes)),), mean, method="percentile", vectorized=True, rng=np.random.default_rng(seed)).confidence_interval
+    got = gap(d, [0.]*len(d), groups=groups, seed=seed)
+    assert (got.mean, got.low, got.high) == pytest.approx((np.mean(d), ci.low, ci.high), abs=1e-9) and (got.pairs, got.clusters) == (len(d), len(sizes))
 
 
 def test_drawing_groups_covers_where_drawing_pairs_does_not():
