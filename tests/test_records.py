@@ -162,6 +162,11 @@ def test_calls_and_results_go_between_messages_and_sharegpt():
     assert convert_row(back, "sharegpt") == (there, set())
 
 
+def test_an_id_that_only_the_result_has_is_lost_too():
+    call = {**CALL, "tool_calls": [{"function": CALL["tool_calls"][0]["function"]}]}
+    assert convert_row({"messages": [U, call, RESULT, A]}, "sharegpt")[1] == {"call_ids"}
+
+
 def test_several_calls_at_once_stay_together():
     two = {**CALL, "tool_calls": [{"function": {"name": "add", "arguments": {"a": i}}} for i in (1, 2)]}
     row = {"messages": [U, two, {"role": "tool", "content": "1"}, {"role": "tool", "content": "2"}, A]}
@@ -725,6 +730,13 @@ def test_a_large_row_is_not_read_over_and_over(tmp_path):
         def read(self, n): Counted.reads += 1; return super().read(n)
     rows = list(records._values(Counted(json.dumps([{"text": "x"*8_000_000}])), {}))
     assert len(rows) == 1 and not rows[0].flaws and Counted.reads < 12
+
+
+def test_what_follows_an_array_is_kept_to_its_end(tmp_path):
+    rest = '{"text": "x"}\n'*20_000
+    (tmp_path/"a.json").write_text('[{"text": "Hi"}]\n' + rest)
+    r = convert(tmp_path/"a.json", tmp_path/"o.jsonl", to="text")
+    assert (r.good, r.bad) == (1, 1) and lines(r.rejected)[0]["raw"].strip() == rest.strip()
 
 
 def test_a_number_on_a_chunk_border_stays_one_row(tmp_path):
