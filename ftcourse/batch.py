@@ -6,9 +6,10 @@
 __all__ = ['POLICIES', 'LAYOUTS', 'Cut', 'truncate', 'shared_prefix', 'computed_tokens', 'length_groups', 'pack', 'Collator',
            'row_mask', 'trained_tokens', 'Lean', 'lean_', 'packing_explorer']
 
-# %% ../nbs/23_batch.ipynb #6628f25c
+# %% ../nbs/23_batch.ipynb #cfd81810
 import random
 from bisect import bisect_left, insort
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
@@ -329,7 +330,7 @@ def _lengths_to_cpu(decoder, args, kwargs):
     if mask is None or mask.ndim != 4 or mask.dtype != torch.int64: return args, kwargs
     return args, {**kwargs, "attention_mask": mask.cpu(), "use_cache": False}
 
-# %% ../nbs/23_batch.ipynb #a1bea965
+# %% ../nbs/23_batch.ipynb #072bc076
 NAME = "ftcourse_rows"
 
 def _rows_attention(module, query, key, value, attention_mask, dropout=0., scaling=None, **kwargs):
@@ -343,23 +344,24 @@ def _rows_attention(module, query, key, value, attention_mask, dropout=0., scali
     if window and window < prefix + max(lengths):
         raise ValueError(f"a row has {prefix + max(lengths)} tokens and the model looks back {window}: "
                          "use layout 'packed' or shorter rows")
-    scale = scaling or query.shape[-1]**-.5
+    scale, given = scaling or query.shape[-1]**-.5, query.dtype
+    if cpu := query.device.type == "cpu" and given in (torch.bfloat16, torch.float16):  # 16 bits are slower there, and less exact
+        query, key, value = query.float(), key.float(), value.float()
     (q0, *q), (k0, *k), (v0, *v) = (t.split([prefix, *lengths], 2) for t in (query, key, value))
     join = lambda first, rest: [torch.cat([first, r], 2) for r in rest] if prefix else rest
     k, v = join(k0, k), join(v0, v)
-    if _products_pay(query, prefix + max(lengths)):
-        rows = zip(*(([q0, *q], [k0, *k], [v0, *v]) if prefix else (q, k, v)))
-        out = [_products(*row, scale=scale, dropout=dropout) for row in rows]
-    else: # a causal kernel wants as many queries as keys: each row does the prefix's again, and one is kept
-        out = [F.scaled_dot_product_attention(*row, dropout_p=dropout, is_causal=True, scale=scale,
-               enable_gqa=query.shape[1] != key.shape[1]) for row in zip(join(q0, q), k, v)]
-        out = [out[0][:, :, :prefix], *(o[:, :, prefix:] for o in out)]
-    return torch.cat(out, 2).transpose(1, 2), None
+    with torch.autocast("cpu", enabled=False) if cpu else nullcontext():
+        if cpu and prefix + max(lengths) <= SHORT:
+            rows = zip(*(([q0, *q], [k0, *k], [v0, *v]) if prefix else (q, k, v)))
+            out = [_products(*row, scale=scale, dropout=dropout) for row in rows]
+        else: # a causal kernel wants as many queries as keys: each row does the prefix's again, one is kept
+            out = [F.scaled_dot_product_attention(*row, dropout_p=dropout, is_causal=True, scale=scale,
+                   enable_gqa=query.shape[1] != key.shape[1]) for row in zip(join(q0, q), k, v)]
+            out = [out[0][:, :, :prefix], *(o[:, :, prefix:] for o in out)]
+    return torch.cat(out, 2).transpose(1, 2).to(given), None
 
-# %% ../nbs/23_batch.ipynb #1b568e32
-def _products_pay(q, seq):
-    "Whether two matrix products beat the fused kernel: on a CPU in bfloat16, up to about 512 tokens."
-    return q.device.type == "cpu" and q.dtype == torch.bfloat16 and seq <= 512
+# %% ../nbs/23_batch.ipynb #f622a551
+SHORT = 256  # tokens; up to here two products beat the fused kernel, and what they keep is small
 
 def _products(
     q,       # `[1, heads, new, d_head]`: the last `new` of `seq` tokens look back
@@ -373,7 +375,8 @@ def _products(
     (_, heads, new, d), (_, groups, seq, _) = q.shape, k.shape
     q = q.reshape(groups, heads//groups*new, d)  # heads that share keys stand below one another
     score = (q*scale @ k.squeeze(0).transpose(1, 2)).view(groups, -1, new, seq) + _past(new, seq, q.dtype)
-    weight = F.dropout(score.softmax(-1), dropout).view(groups, -1, seq)
+    weight = score.softmax(-1).view(groups, -1, seq)
+    if dropout: weight = F.dropout(weight, dropout)
     return (weight @ v.squeeze(0)).view(1, heads, new, -1)
 
 @lru_cache(64)

@@ -292,22 +292,37 @@ def test_so_they_are_for_any_rows(model, rows):
         assert all((got[1][n] - g).norm() < 1e-5*max(g.norm(), .01*most) for n, g in want[1].items())
 
 
-def test_so_they_are_with_two_products_instead_of_the_fused_kernel(model, baseline, monkeypatch):
-    "What short rows in bfloat16 take on a CPU, in float32."
-    called = []
-    monkeypatch.setattr(B, "_products_pay", lambda q, seq: not called.append(seq))
-    for name in ("flat", "flat, prefix"): assert apart(step(model, COLLATORS[name](ROWS)), baseline) < 1e-5
-    assert called
+def attention(lengths, prefix, dtype, autocast=False):
+    "Output and gradients of `_rows_attention` on random numbers, and of the mask that defines it, in float64."
+    g = torch.Generator().manual_seed(0)
+    seq = prefix + sum(lengths)
+    draw = [torch.randn(1, h, seq, 16, generator=g).to(dtype) for h in (6, 2, 2)]
+    up = torch.randn(1, seq, 6, 16, generator=g)
+    def run(f, dtype):
+        x = [t.to(dtype).requires_grad_() for t in draw]
+        out = f(*x)
+        return [out.double(), *(t.double() for t in torch.autograd.grad(out, x, up.to(out.dtype)))]
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        got = run(lambda *x: B._rows_attention(None, *x, torch.tensor([[[[prefix, *lengths]]]]), scaling=.3)[0], dtype)
+    want = run(lambda q, k, v: F.scaled_dot_product_attention(q, k, v, row_mask(lengths, prefix=prefix), scale=.3, enable_gqa=True).transpose(1, 2), torch.float64)
+    return max(((a - b).norm()/b.norm()).item() for a, b in zip(got, want))
 
 
-def test_in_bfloat16_both_kernels_agree_as_far_as_it_goes(monkeypatch):
-    m, b = prepared().bfloat16(), Collator(PAD)(ROWS)
-    assert B._products_pay(torch.zeros(1, 2, 3, 4, dtype=torch.bfloat16), 3)
-    products = step(m, b)
-    monkeypatch.setattr(B, "_products_pay", lambda q, seq: False)
-    fused = step(m, b)
-    assert products[0] != fused[0] or any(not torch.equal(products[1][n], g) for n, g in fused[1].items())
-    assert abs(products[0] - fused[0]) < .01*fused[0] and all((products[1][n] - g).norm() < .1*g.norm() for n, g in fused[1].items())
+@pytest.mark.parametrize("prefix", [0, 5])
+@pytest.mark.parametrize("short", [0, 256])
+@pytest.mark.parametrize("dtype,eps", [(torch.float64, 1e-12), (torch.float32, 1e-6), (torch.bfloat16, 4e-3)])
+def test_attention_by_rows_is_attention_under_the_mask(prefix, short, dtype, eps, monkeypatch):
+    "Both ways of computing it; in bfloat16 with the rounding of its results only."
+    monkeypatch.setattr(B, "SHORT", short)
+    for autocast in (False, True)[:1 + (dtype == torch.bfloat16)]: assert attention([7, 1, 12, 3], prefix, dtype, autocast) < eps
+
+
+def test_short_rows_in_16_bits_take_the_products_and_others_the_kernel(monkeypatch):
+    called, products = [], B._products
+    monkeypatch.setattr(B, "_products", lambda *a, **kw: called.append(1) or products(*a, **kw))
+    attention([7, 3], 5, torch.float32); assert len(called) == 0
+    attention([7, 3], 5, torch.bfloat16); assert len(called) == 3
+    attention([7, 300], 5, torch.bfloat16); assert len(called) == 3
 
 
 def test_so_they_are_with_gradient_checkpointing(baseline):
