@@ -57,7 +57,7 @@ def _strings(
     elif isinstance(x, (list, tuple)):
         for v in x: yield from _strings(v)
 
-# %% ../nbs/22_chat.ipynb #4c4106bb
+# %% ../nbs/22_chat.ipynb #0220c2a7
 def _checked(
     messages, # What the user calls a conversation
     turns,    # "last" or "all"
@@ -75,7 +75,7 @@ def _checked(
         if not isinstance(m.get("content"), str):
             raise ValueError(f"content of message {i} ({m['role']}) is a {type(m.get('content')).__name__}: "
                              "give text; the parts of a list have to be joined first")
-        for text in (m["content"],) if len(m) == 2 else _strings(m):
+        for text in (m["role"], m["content"]) if len(m) == 2 else _strings(m):
             if found := controls.search(text):
                 raise ValueError(f"message {i} ({m['role']}) contains {found[0]!r}, which would become a "
                                  "special token and could end or forge a turn: take it out, or rewrite it")
@@ -83,7 +83,10 @@ def _checked(
     if chat[-1]["role"] != "assistant":
         raise ValueError(f"the last message is from {chat[-1]['role']!r}: end with the assistant's answer, "
                          "or there is nothing to train at the end")
-    return chat, [i for i, m in enumerate(chat) if m["role"] == "assistant"][-1 if turns == "last" else 0:]
+    answers = [i for i, m in enumerate(chat) if m["role"] == "assistant" and m.get("weight") != 0]
+    if not answers or turns == "last" and answers[-1] != len(chat) - 1:
+        raise ValueError("the answer that would be trained has weight 0, which says not to train it: leave it out")
+    return chat, answers[-1 if turns == "last" else 0:]
 
 # %% ../nbs/22_chat.ipynb #ca494850
 def _render(
@@ -132,13 +135,13 @@ def _rendered(
         for r, full in zip(group, fulls):
             r.full, r.prompts = full, tuple(islice(prompts, len(r.trained)))
 
-# %% ../nbs/22_chat.ipynb #19b7f559
+# %% ../nbs/22_chat.ipynb #8578c129
 def _dropped(
     row, # A rendered `_Row`
 ):
     "Raise `TemplateError` for what the template leaves out without a word."
     for i, m in enumerate(row.chat):
-        if m["role"] in ("system", "user") and m["content"].strip() not in row.full:
+        if m["role"] in ("system", "user", "tool") and m["content"].strip() not in row.full:
             raise TemplateError(f"the template leaves out or changes message {i} ({m['role']}): "
                                 f"{m['content'][:40]!r} (does it want content as a list of parts?)")
         for call in m.get("tool_calls") or ():
