@@ -6,8 +6,8 @@
 __all__ = ['FORMATS', 'REASONS', 'LOSSES', 'RecordError', 'recognise', 'Problem', 'find_problems', 'to_messages', 'convert_row',
            'Report', 'check', 'read_rows', 'convert', 'Look', 'look']
 
-# %% ../nbs/20_records.ipynb #382768f5
-import csv, gzip, io, json, math, os, random, re, zlib
+# %% ../nbs/20_records.ipynb #01f90ffb
+import csv, gzip, io, json, math, os, random, re, secrets, zlib
 from array import array
 from collections import Counter
 from contextlib import contextmanager, suppress
@@ -1338,12 +1338,12 @@ def read_rows(
             raise RecordError(f"{own.source}: {found[0]}. {found[0].remedy.capitalize()}. "
                               "check(source) lists all; convert(source, out) sets them aside.")
 
-# %% ../nbs/20_records.ipynb #ff7403f6
+# %% ../nbs/20_records.ipynb #4fe44ae0
 @contextmanager
 def _whole_or_nothing(path):
     "A name to write to; the file gets its own name only if all goes well."
     path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
