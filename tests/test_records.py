@@ -836,3 +836,14 @@ def test_the_explorer_writes_rows_as_convert_row_does(browser):
 
 def test_the_shortest_rows_are_good():
     for format, row in FORMATS.items(): assert not find_problems(row) and recognise(row) == format
+
+
+def test_a_conversion_that_begins_while_another_writes_the_same_file_does_not_mix_with_it(tmp_path):
+    out = tmp_path/"o.jsonl"
+    def rows():
+        for i in range(10_000):
+            if i == 5_000: assert convert([{"text": "inner"}]*3, out, to="text").good == 3
+            yield {"text": "outer"}
+    assert convert(rows(), out, to="text").good == 10_000
+    assert [json.loads(l)["text"] for l in out.read_text().splitlines()] == ["outer"]*10_000
+    assert [f.name for f in tmp_path.iterdir()] == ["o.jsonl"]
