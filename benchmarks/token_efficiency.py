@@ -331,7 +331,7 @@ def workers(methods, quick):
 def error(path, reference):
     "Relative difference of two saved gradients: norm of the difference over the norm of the reference."
     import torch
-    g, ref = torch.load(path), torch.load(reference)
+    g, ref = (torch.load(p, weights_only=True) for p in (path, reference))
     return ((g - ref).norm()/ref.norm()).item()
 
 

@@ -85,7 +85,8 @@ def _checked(
                          "or there is nothing to train at the end")
     answers = [i for i, m in enumerate(chat) if m["role"] == "assistant" and m.get("weight") != 0]
     if not answers or turns == "last" and answers[-1] != len(chat) - 1:
-        raise ValueError("the answer that would be trained has weight 0, which says not to train it: leave it out")
+        raise ValueError(
+            "the answer that would be trained has weight 0, which says not to train it: leave it out")
     return chat, answers[-1 if turns == "last" else 0:]
 
 # %% ../nbs/22_chat.ipynb #ca494850

@@ -740,23 +740,27 @@ def check_nothing_lost(
     got = fn('{"a": 1}\n{"a": 2}\n')
     assert got is not None, "the function returns nothing: is there a `return`?"
     assert isinstance(got, tuple) and len(got) == 2, "return two things: rows and rejected"
-    assert got == ([{"a": 1}, {"a": 2}], []), f"two good lines: expected two rows and nothing rejected, you have {got}"
+    assert got == ([{"a": 1}, {"a": 2}],
+                   []), f"two good lines: expected two rows and nothing rejected, you have {got}"
     try: rows, bad = fn('{"a": 1}\n{"a": \n{"a": 3}')
     except ValueError as e: raise AssertionError("one broken line stops all: set it aside and go on") from e
     assert len(rows) == 2, f"three lines, one broken: two rows, you have {len(rows)}"
     assert bad, "the broken line is lost: it is in neither list"
     assert bad != [(1, '{"a": ')], "an editor counts lines from 1, so it is line 2"
-    assert bad == [(2, '{"a": ')], f"expected the number and the line itself, (2, '{{\"a\": '), you have {bad}"
+    assert bad == [(2,
+                    '{"a": ')], f"expected the number and the line itself, (2, '{{\"a\": '), you have {bad}"
     rows, bad = fn('{"a": 1}\n\n  \nx\n')
     assert len(bad) == 1, f"blank lines are no rows: expected 1 rejected line, you have {bad}"
     assert bad[0][0] == 4, f"blank lines count as lines: 'x' is on line 4, you have {bad[0][0]}"
     rows, bad = fn('{"a": 1}\n5\n"text"\nnull\n[1]\n')
     assert (len(rows), len(bad)) == (1, 4), (
-        f"5, \"text\", null and [1] are JSON and no objects: expected 1 row and 4 rejected, you have {len(rows)} "
+        f"5, \"text\", null and [1] are JSON and no objects: expected 1 row and 4 rejected, "
+        f"you have {len(rows)} "
         f"and {len(bad)}")
     rows, bad = fn('{"a": "b\u2028c"}\n{"a": "d\x85e"}\n')
     assert not bad and len(rows) == 2, "U+2028 and U+0085 may stand in a string: cut at \\n and nowhere else"
-    assert fn('{"a": 1}\r\nx\r\n') == ([{"a": 1}], [(2, "x")]) or fn('{"a": 1}\r\nx\r\n') == ([{"a": 1}], [(2, "x\r")]), (
+    assert fn('{"a": 1}\r\nx\r\n') == ([{"a": 1}], [(2, "x")]) or fn('{"a": 1}\r\nx\r\n') == ([{"a": 1}],
+                                                                                              [(2, "x\r")]), (
         "line ends of Windows: one row and one rejected line")
     assert fn("") == ([], []), "no text, no rows, and no error"
 
@@ -779,7 +783,8 @@ def check_flipped_rows(
     got = list(fn([row(h, g, h, h, g)]))
     assert got == [0], "after two humans in a row everything is moved: look at every turn, not at the first"
     got = list(fn([row(h, g, h)]))
-    assert got == [], "a conversation that ends with the human trains nothing of it: position 2 is called user"
+    assert got == [], (
+        "a conversation that ends with the human trains nothing of it: position 2 is called user")
     got = list(fn([row(s, g, h, g)]))
     assert got == [], "system, gpt, human, gpt: positions 1 and 3 are gpt, nothing of the human is learnt"
     got = list(fn([row(h, g, s, h)]))
@@ -921,7 +926,8 @@ def check_offset_labels(
     assert got != [no, no, 13, no, no], "the token that begins at `start` is in the span: >=, not >"
     assert got not in ([no, no, 12, no, no], [no, 11, 12, no, no], [no, 13, 14, no, no]), (
         "labels are the ids in the same place: the model shifts them itself")
-    assert got != [no, 12, 13, 14, no], "`stop` is not in the span any more: the token that begins there is out"
+    assert got != [no, 12, 13, 14,
+                   no], "`stop` is not in the span any more: the token that begins there is out"
     assert got != [no, 12, no, no, no], "the token that ends at `stop` is in the span"
     assert got != [no, 1, 1, no, no], "labels are ids, not ones"
     assert got == [no, 12, 13, no, no], f"expected [-100, 12, 13, -100, -100], got {got}"
@@ -930,7 +936,8 @@ def check_offset_labels(
         "a token that begins before `start`, with a space, and goes on behind it covers a character of the "
         f"answer: expected tokens 12 and 13, got {inside}")
     emoji = list(fn([1, 2, 3, 4], [(0, 1), (1, 2), (1, 2), (2, 3)], 1, 2))
-    assert emoji == [no, 2, 3, no], f"two tokens share the character of an emoji, both are trained: got {emoji}"
+    assert emoji == [no, 2, 3,
+                     no], f"two tokens share the character of an emoji, both are trained: got {emoji}"
     empty = list(fn([1, 2, 3], [(0, 1), (1, 1), (1, 2)], 1, 2))
     assert empty == [no, no, 3], f"a token without characters, from 1 to 1, covers none: got {empty}"
 
@@ -953,7 +960,8 @@ def check_one_bos(
     assert list(same[0]) == [1, 5, 1, 1, 6], "BOS further in, between documents, is there on purpose"
     assert list(same[1]) == [-100, -100, -100, 1, 6], "nothing was too much there, so labels stay"
     assert list(fn([5, 6], [5, 6], 1)[0]) == [5, 6], "a row without BOS stays as it is"
-    assert list(fn([7, 7, 7, 6], [-100]*4, 7)[0]) == [7, 6], "three of them, and another id for BOS: one is left"
+    assert list(fn([7, 7, 7, 6], [-100]*4, 7)[0]) == [7,
+                                                      6], "three of them, and another id for BOS: one is left"
     assert list(fn([1, 1], [-100, -100], 1)[0]) == [1], "a row of nothing but BOS keeps one"
 
 # %% ../nbs/02_checks.ipynb #d8a0da67
@@ -988,16 +996,20 @@ def check_best_fit(fn):
     full = max(sum(lengths[r] for r in b) for b in got)
     assert full <= 10, f"a bin holds 10 tokens and one of yours has {full}"
     bins = sorted(sorted(b) for b in got)
-    assert bins != [[0, 1], [2, 4], [3]], "the row of 3 went where there is the *most* room: take the least that is enough"
+    assert bins != [[0, 1], [2, 4],
+                    [3]], "the row of 3 went where there is the *most* room: take the least that is enough"
     assert bins != [[0], [1, 2], [3, 4]], "that is *first* fit: the row of 1 fits tighter beside 6 and 3"
     assert bins != [[0, 1, 4], [2], [3]], (
-        "rows are taken shortest first, or only the newest bin is tried: longest row first, and look at all bins")
+        "rows are taken shortest first, or only the newest bin is tried: "
+        "longest row first, and look at all bins")
     assert len(got) < 5, "every row has a bin of its own: a row goes into a bin that has room for it"
     assert bins == [[0], [1, 2, 4], [3]], f"expected [[3], [2, 1, 4], [0]] in any order, got {got}"
     full = fn([10, 4, 6], 10)
-    assert sorted(sorted(b) for b in full) == [[0], [1, 2]], f"a bin may be filled to the brim: 6 + 4 = 10, got {full}"
+    assert sorted(sorted(b) for b in full) == [[0],
+        [1, 2]], f"a bin may be filled to the brim: 6 + 4 = 10, got {full}"
     ties = fn([4, 4, 4], 8)
-    assert sorted(sorted(b) for b in ties) == [[0, 1], [2]], f"of equal rows the earlier goes first, got {ties}"
+    assert sorted(sorted(b) for b in ties) == [[0, 1],
+                                               [2]], f"of equal rows the earlier goes first, got {ties}"
 
 # %% ../nbs/02_checks.ipynb #817dc942
 def check_packed_rows(fn):
@@ -1009,14 +1021,18 @@ def check_packed_rows(fn):
     assert ids == [7, 8, 9, 5, 6, 4, 3, 2], f"the ids are those of the rows, one after another, not {ids}"
     assert len(labels) == len(positions) == 8, (
         f"{len(ids)} ids, {len(labels)} labels, {len(positions)} positions: each token has one of each")
-    assert labels[3] != 5, "token 5 is the first of its row, and would be predicted from 9, which is another row's"
+    assert labels[3] != 5, (
+        "token 5 is the first of its row, and would be predicted from 9, which is another row's")
     assert labels[4] == 6, "only the *first* token of a row has nothing before it: 6 is predicted from 5"
     assert labels[5] != 4, "the third row too: every row has a first token"
     assert positions != list(range(8)), "positions run on, so transformers takes all of it for one row"
     assert positions != [1, 2, 3, 1, 2, 1, 2, 3], "positions start at 0"
-    assert positions != [0, 0, 0, 1, 1, 2, 2, 2], "those number the rows: a position counts tokens within its row"
-    assert labels == [-100, 8, 9, -100, 6, -100, 3, 2], f"expected labels [-100, 8, 9, -100, 6, -100, 3, 2], got {labels}"
-    assert positions == [0, 1, 2, 0, 1, 0, 1, 2], f"expected positions [0, 1, 2, 0, 1, 0, 1, 2], got {positions}"
+    assert positions != [0, 0, 0, 1, 1, 2, 2,
+                         2], "those number the rows: a position counts tokens within its row"
+    assert labels == [-100, 8, 9, -100, 6, -100, 3,
+                      2], f"expected labels [-100, 8, 9, -100, 6, -100, 3, 2], got {labels}"
+    assert positions == [0, 1, 2, 0, 1, 0, 1,
+                         2], f"expected positions [0, 1, 2, 0, 1, 0, 1, 2], got {positions}"
     kept = [([1, 2], [1, 2]), ([3, 4], [3, 4])]
     fn(kept)
     assert kept == [([1, 2], [1, 2]), ([3, 4], [3, 4])], f"the rows were changed: they are now {kept}"
@@ -1032,7 +1048,8 @@ def check_step_loss(fn):
     assert got != 5., "that adds the parts' means: add the sums, then divide once"
     assert abs(got - 34/12) < 1e-9, f"expected 34/12 = {34/12:.3f}, got {got}"
     try: got = fn([6., 0.], [3, 0])
-    except ZeroDivisionError: assert False, "a part without trained tokens is allowed: do not divide by its count"
+    except ZeroDivisionError:
+        assert False, "a part without trained tokens is allowed: do not divide by its count"
     assert abs(got - 2) < 1e-9, f"a part without trained tokens adds nothing: expected 2, got {got}"
     try: got = fn([0., 0.], [0, 0])
     except ValueError: return
@@ -1057,10 +1074,13 @@ def check_cut_prompt(fn):
     assert i == [1, 2, 5, 6, 7, 8], f"expected ids [1, 2, 5, 6, 7, 8], got {i}"
     short = fn(list(ids), list(labels), 8, 2)
     assert short is not None and list(short[0]) == ids, "a row that fits stays as it is"
-    assert fn(list(ids), list(labels), 4, 2) is None, "2 tokens to keep and an answer of 3 do not fit into 4: return None"
-    assert fn(list(ids), list(labels), 3, 0) is None, "the answer alone: nothing is left to predict its first token from"
+    assert fn(list(ids), list(labels), 4,
+              2) is None, "2 tokens to keep and an answer of 3 do not fit into 4: return None"
+    assert fn(list(ids), list(labels), 3,
+              0) is None, "the answer alone: nothing is left to predict its first token from"
     edge = fn(list(ids), list(labels), 5, 2)
-    assert edge is not None and list(edge[0]) == [1, 2, 6, 7, 8], f"5 is enough for the 2 kept and the answer, got {edge}"
+    assert edge is not None and list(edge[0]) == [1, 2, 6, 7,
+                                                  8], f"5 is enough for the 2 kept and the answer, got {edge}"
 
 # %% ../nbs/02_checks.ipynb #a416bd51
 def check_mean_checker(

@@ -121,7 +121,8 @@ def _said(found, as_json):
 # %% ../nbs/90_cli.ipynb #f00e10d3
 @_data.command("check")
 @click.argument("source")
-@click.option("--format", type=click.Choice(FORMATS), help="Format of the rows, if it shall not be recognised.")
+@click.option("--format", type=click.Choice(FORMATS),
+              help="Format of the rows, if it shall not be recognised.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 def _data_check(source, format, as_json):
     """Say which rows of SOURCE cannot be trained on, where, why and what to do. Exit code 1 if there are any.
@@ -134,8 +135,10 @@ def _data_check(source, format, as_json):
 @_data.command("convert")
 @click.argument("source")
 @click.argument("out")
-@click.option("--to", type=click.Choice(FORMATS), default="messages", show_default=True, help="Format to write.")
-@click.option("--format", type=click.Choice(FORMATS), help="Format of the rows, if it shall not be recognised.")
+@click.option("--to", type=click.Choice(FORMATS), default="messages", show_default=True,
+              help="Format to write.")
+@click.option("--format", type=click.Choice(FORMATS),
+              help="Format of the rows, if it shall not be recognised.")
 @click.option("--lossy", type=click.Choice(["note", "reject", "extend"]), default="note", show_default=True,
               help="Rows that would lose something: convert and count them, set them aside, or widen alpaca.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")

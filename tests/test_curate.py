@@ -319,7 +319,7 @@ def test_what_has_no_letters_has_no_language(text): assert language(text) == ("u
 
 PERSON = {"email": ["ana@zebra.example", "a.b+c@mail.zebra.co.uk", "müller@bäckerei.de"], "phone": ["+49 30 901820", "+44 20 7946 0958"], "card": ["4111 1111 1111 1111", "378282246310005", "5555-5555-5555-4444"],
           "iban": ["DE89 3704 0044 0532 0130 00", "GB82WEST12345698765432"], "ip": ["192.168.17.4", "2001:db8::1", "fe80::1:2"],
-          "key": ["AKIAIOSFODNN7EXAMPLE", "ghp_" + "a1B2"*9, "hf_" + "abcdEFGH12"*3 + "abcd", "sk-" + "abcd1234"*4, "-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----"]}
+          "key": ["AKIA" + "IOSFODNN7EXAMPLE", "ghp_" + "a1B2"*9, "hf_" + "abcdEFGH12"*3 + "abcd", "sk-" + "abcd1234"*4, "-----BEGIN RSA " + "PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----"]}
 
 
 @pytest.mark.parametrize("kind,text", [(k, t) for k, ts in PERSON.items() for t in ts])
