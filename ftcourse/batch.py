@@ -236,7 +236,7 @@ def _packed(rows, capacity, pad_id):
 # %% ../nbs/23_batch.ipynb #f408aba8
 @dataclass(frozen=True)
 class Collator:
-    """Rows `{"input_ids", "labels"}` to a batch of tensors, for transformers' `Trainer` and TRL's `SFTTrainer`.
+    """Rows `{"input_ids", "labels"}` to a batch, for transformers' `Trainer` and TRL's `SFTTrainer`.
 
     "fixed" pads each row to `length`, "dynamic" to the longest row of the batch. "packed" puts rows into
     bins of `length` tokens, best fit first. "flat" lays them one after another, after the prefix that all
@@ -254,11 +254,13 @@ class Collator:
         if self.layout not in LAYOUTS:
             raise ValueError(f"layout is {self.layout!r}: use one of {', '.join(LAYOUTS)}")
         if type(self.pad_id) is not int or self.pad_id < 0:
-            raise ValueError(f"pad_id is {self.pad_id!r}: give the tokenizer a padding token, as set_pad does")
+            raise ValueError(f"pad_id is {self.pad_id!r}: give the tokenizer a padding token, see set_pad")
         if self.layout in ("fixed", "packed"):
             if type(self.length) is not int or self.length < 1:
-                raise ValueError(f"length is {self.length!r}: layout {self.layout!r} needs a number of tokens")
-        elif self.length is not None: raise ValueError(f"layout {self.layout!r} takes no length: leave it out")
+                raise ValueError(
+                    f"length is {self.length!r}: layout {self.layout!r} needs a number of tokens")
+        elif self.length is not None:
+            raise ValueError(f"layout {self.layout!r} takes no length: leave it out")
         if self.share_prefix and self.layout != "flat":
             raise ValueError(f"a prefix is shared in layout 'flat' only, not in {self.layout!r}")
         if self.only_labels is False and self.layout == "flat":
@@ -270,11 +272,12 @@ class Collator:
         rows = _rows(features)
         longest = max(len(ids) for ids, _ in rows)
         if self.length and longest > self.length:
-            raise ValueError(f"a row has {longest} tokens and length is {self.length}: truncate the rows first")
+            raise ValueError(f"a row has {longest} tokens, length is {self.length}: truncate the rows first")
         if self.layout == "flat": return _flat(rows, self.share_prefix is not False)
         if self.layout == "packed": batch = _packed(rows, self.length, self.pad_id)
         else: batch = _padded(rows, self.length or longest, self.pad_id)
-        return _kept(batch, F.pad(batch["labels"], (0, 1), value=IGNORE)[:, 1:]) if self.only_labels else batch
+        return _kept(batch, F.pad(batch["labels"], (0, 1), value=IGNORE)[:,
+                                                                         1:]) if self.only_labels else batch
 
 # %% ../nbs/23_batch.ipynb #f11d1f27
 def row_mask(
@@ -345,7 +348,8 @@ def _rows_attention(module, query, key, value, attention_mask, dropout=0., scali
         raise ValueError(f"a row has {prefix + max(lengths)} tokens and the model looks back {window}: "
                          "use layout 'packed' or shorter rows")
     scale, given = scaling or query.shape[-1]**-.5, query.dtype
-    if cpu := query.device.type == "cpu" and given in (torch.bfloat16, torch.float16):  # 16 bits are slower there, and less exact
+    if cpu := query.device.type == "cpu" and given in (torch.bfloat16,
+        torch.float16):  # 16 bits are slower there, and less exact
         query, key, value = query.float(), key.float(), value.float()
     (q0, *q), (k0, *k), (v0, *v) = (t.split([prefix, *lengths], 2) for t in (query, key, value))
     join = lambda first, rest: [torch.cat([first, r], 2) for r in rest] if prefix else rest
@@ -395,15 +399,18 @@ class _CrossEntropy(torch.autograd.Function):
             t, logp = target[i:i + 64, None], logits[i:i + 64].float().log_softmax(1)
             total = total - logp.gather(1, t).sum()
             if grad is not None:
-                grad[i:i + 64] = logp.exp_().scatter_add_(1, t, -torch.ones_like(t, dtype=logp.dtype)).mul_(share)
+                grad[i:i + 64] = logp.exp_().scatter_add_(1, t,
+                                                          -torch.ones_like(t, dtype=logp.dtype)).mul_(share)
         if grad is not None: ctx.save_for_backward(grad)
         return total/count
     @staticmethod
     def backward(ctx, g): return ctx.saved_tensors[0]*g, None, None
 
-def _lean_loss(usual, logits, labels, vocab_size, keep=None, shift_labels=None, num_items_in_batch=None, **kwargs):
+def _lean_loss(usual, logits, labels, vocab_size, keep=None, shift_labels=None, num_items_in_batch=None,
+               **kwargs):
     "The loss of a causal language model: for a lean batch without copies of the logits."
-    if keep is None: return usual(logits=logits, labels=labels, vocab_size=vocab_size, shift_labels=shift_labels,
+    if keep is None: return usual(logits=logits, labels=labels, vocab_size=vocab_size,
+                                  shift_labels=shift_labels,
                                   num_items_in_batch=num_items_in_batch, **kwargs)
     target = shift_labels.reshape(-1).to(logits.device)
     count = torch.as_tensor(len(target) if num_items_in_batch is None else num_items_in_batch)
@@ -489,6 +496,7 @@ def packing_explorer(
     for name, ns in lengths.items():
         if len(ns) < 64: raise ValueError(f"{name!r} has {len(ns)} rows: give at least 64")
         if min(ns[:64]) <= prefix.get(name, 0):
-            raise ValueError(f"{name!r} has a row of {min(ns[:64])} tokens and a prefix of {prefix.get(name, 0)}: "
+            raise ValueError(
+                f"{name!r} has a row of {min(ns[:64])} tokens and a prefix of {prefix.get(name, 0)}: "
                              "rows are longer than what they share")
     return explorer("packing", dict(lengths={k: list(v)[:64] for k, v in lengths.items()}, prefix=prefix))
