@@ -452,6 +452,22 @@ def test_a_model_that_lets_rows_see_each_other_is_refused(monkeypatch):
     assert m.config._attn_implementation == "sdpa" and not m.model._forward_hooks
 
 
+def test_positions_that_are_not_heeded_are_found_too():
+    m = toy()[0]
+    for n, p in m.named_parameters():
+        if "q_proj" in n or "k_proj" in n: p.data *= 50  # random attention looks at everything alike, wherever it stands
+    lean_(m).remove()
+    forward = m.model.forward
+    m.model.forward = lambda *a, position_ids=None, **kw: forward(*a, **kw)
+    with pytest.raises(ValueError, match="see each other"): lean_(m)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_real_model_passes_its_trial_in_either_dtype(dtype):
+    m, _ = load(dtype=dtype, device="cpu")
+    with lean_(m) as handle: assert handle.hooks
+
+
 # ---- in the trainers that people use
 
 DATA = Dataset.from_list([*ROWS, *(a_row(p, a, 1, random.Random(p), START) for p, a in ((4, 8), (7, 2)))])
