@@ -439,7 +439,7 @@ def _refuse(model, why): raise ValueError(f"{type(model).__name__} {why}: use la
 
 @torch.no_grad()
 def _prove(lm, decoder):
-    "Raise `ValueError` unless two rows laid flat come out as alone, and far from as when they see each other."
+    "Raise `ValueError` unless two rows laid flat come out as alone, and not as when they see each other."
     was, vocab = decoder.training, lm.get_input_embeddings().num_embeddings
     ids = torch.tensor([[vocab*i//9 for i in range(1, 9)]], device=lm.device)
     at = torch.tensor([[0, 1, 2, 3, 4, 2, 3, 4]], device=lm.device)
