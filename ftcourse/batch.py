@@ -20,7 +20,9 @@ from torch.nn import functional as F
 # %% ../nbs/23_batch.ipynb #6913f3d2
 IGNORE = -100  # a label that no loss looks at
 
-def _list(x): return x.tolist() if hasattr(x, "tolist") else list(x)
+def _list(x):
+    if hasattr(x, "tolist"): return x.tolist()
+    return [v.item() if hasattr(v, "item") else v for v in x]
 def _trained(labels): return sum(l != IGNORE for l in labels[1:])  # nothing precedes the first token
 def _first(labels): return next((i for i, l in enumerate(labels) if i and l != IGNORE), len(labels))
 
@@ -28,6 +30,7 @@ def _pair(
     i, # Number of the row, for messages
     f, # Row `{"input_ids", "labels"}`
 ):     # `(ids, labels)`, lists
+    if not hasattr(f, "get"): raise ValueError(f"row {i} is a {type(f).__name__}: give a dict")
     for k in ("input_ids", "labels"):
         if f.get(k) is None: raise ValueError(f"row {i} has no {k}: encode the rows first")
     for k in ("seq_lengths", "position_ids"):
@@ -35,6 +38,9 @@ def _pair(
     ids, labels = _list(f["input_ids"]), _list(f["labels"])
     if len(ids) != len(labels):
         raise ValueError(f"row {i} has {len(ids)} ids and {len(labels)} labels: give one label for each id")
+    for what, xs in (("id", ids), ("label", [l for l in labels if l != IGNORE])):
+        if bad := [x for x in xs if type(x) is not int or x < 0]:
+            raise ValueError(f"row {i} has {bad[0]!r} as {what}: whole numbers from 0 are tokens")
     return ids, labels
 
 # %% ../nbs/23_batch.ipynb #b0482162
@@ -97,7 +103,7 @@ def truncate(
     if policy not in POLICIES: raise ValueError(f"policy is {policy!r}: use one of {', '.join(POLICIES)}")
     if type(max_length) is not int or max_length < 2:
         raise ValueError(f"max_length is {max_length!r}: use a whole number, 2 or more tokens")
-    for name, v, least in (("keep", keep, 0), ("lead", lead, 1)):
+    for name, v, least in (("keep", keep, 0), ("lead", lead, 1)) if policy == "prompt" else ():
         if type(v) is not int or not least <= v < max_length:
             raise ValueError(f"{name} is {v!r}: use a whole number from {least} to below {max_length}")
     out, n = [], dict.fromkeys(Cut.__dataclass_fields__, 0)
@@ -413,12 +419,15 @@ def _lean_loss(usual, logits, labels, vocab_size, keep=None, shift_labels=None, 
                                   shift_labels=shift_labels,
                                   num_items_in_batch=num_items_in_batch, **kwargs)
     target = shift_labels.reshape(-1).to(logits.device)
+    if logits.numel() != len(target)*vocab_size:
+        raise ValueError(f"{logits.numel()//vocab_size} positions have logits and {len(target)} have labels")
     count = torch.as_tensor(len(target) if num_items_in_batch is None else num_items_in_batch)
     return _CrossEntropy.apply(logits.reshape(-1, vocab_size), target, count.to(logits.device))
 
 # %% ../nbs/23_batch.ipynb #667379a6
 class Lean:
     """What `lean_` switched on; `remove()` or the end of a `with` block switches it off."""
+    def __setstate__(self, state): self.__dict__.update(state); _register()  # unpickled elsewhere
     def __init__(self, model, decoder, attention, hooks):
         self.model, self.decoder, self.attention, self.hooks = model, decoder, attention, hooks
         self.loss = model.loss_function
@@ -435,7 +444,23 @@ class Lean:
     def __exit__(self, *exc): self.remove()
 
 # %% ../nbs/23_batch.ipynb #f87c18fa
-def _refuse(model, why): raise ValueError(f"{type(model).__name__} {why}: use layout 'packed' or 'dynamic'")
+def _register():
+    "Make the attention function known to transformers. Twice is harmless."
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+    AttentionInterface.register(NAME, _rows_attention)
+    AttentionMaskInterface.register(NAME, sdpa_mask)
+
+def _refuse(model, why):
+    raise ValueError(f"{type(model).__name__} {why}: use layout 'dynamic' without only_labels")
+
+def _losses(lm, ids, at, lengths, rows):
+    "Loss at the last token of both rows: of the lean batch, and of each row alone."
+    last = torch.tensor([[4, 7]], device=ids.device)
+    loss = lm(input_ids=ids, position_ids=at, attention_mask=lengths, labels=ids, keep=last[0] - 1,
+              shift_labels=ids[:, last[0]], use_cache=False).loss
+    alone = torch.cat([lm(input_ids=r, use_cache=False).logits[:, -2] for r in rows]).float()
+    return loss.item(), F.cross_entropy(alone, ids[0, last[0]]).item()
 
 @torch.no_grad()
 def _prove(lm, decoder):
@@ -449,12 +474,16 @@ def _prove(lm, decoder):
         lengths = torch.tensor([[[[2, 3, 3]]]], device=lm.device)
         flat = run(ids, position_ids=at, attention_mask=lengths)
         mixed = run(ids, position_ids=at, attention_mask=torch.ones_like(ids))
-        alone = torch.cat([run(ids[:, :5]), run(ids[:, [0, 1, 5, 6, 7]])[2:]])
+        rows = ids[:, :5], ids[:, [0, 1, 5, 6, 7]]
+        alone = torch.cat([run(rows[0]), run(rows[1])[2:]])
+        loss, want = _losses(lm, ids, at, lengths, rows)
     except Exception as e:
         _refuse(lm, f"does not take rows laid flat ({type(e).__name__}: {str(e)[:80]})")
     finally: decoder.train(was)
     if not (flat - alone).norm() <= .25*(mixed - alone).norm():  # rounding is a twentieth of it in bfloat16
         _refuse(lm, "lets rows laid flat see each other")
+    if not abs(loss - want) <= .03*want:  # bfloat16 has two to three digits
+        _refuse(lm, f"has a loss of {loss:.3f} on a lean batch, and {want:.3f} on rows alone")
 
 # %% ../nbs/23_batch.ipynb #4be32086
 def lean_(
@@ -468,16 +497,15 @@ def lean_(
 
     Raises `ValueError` for a model that this does not hold for: it is tried on eight tokens first, and
     the model is then unchanged."""
-    from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.masking_utils import sdpa_mask
-    lm = model.get_base_model() if hasattr(model, "peft_config") else model
+    lm = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if any(getattr(c, "is_prompt_learning", False) for c in getattr(model, "peft_config", {}).values()):
+        _refuse(model, "puts virtual tokens before each row")
     decoder = getattr(lm, "base_model", lm)
     if decoder is lm or lm.get_output_embeddings() is None: _refuse(lm, "has no decoder with a head on it")
     if hasattr(decoder, "_lean"): return decoder._lean
     was = lm.config._attn_implementation
     if was != "sdpa": _refuse(lm, f"computes attention with {was!r}, where 'sdpa' is needed to lay rows flat")
-    AttentionInterface.register(NAME, _rows_attention)
-    AttentionMaskInterface.register(NAME, sdpa_mask)
+    _register()
     hooks = [decoder.register_forward_pre_hook(_lengths_to_cpu, with_kwargs=True),
              decoder.register_forward_hook(_gather, with_kwargs=True)]
     handle = decoder._lean = Lean(lm, decoder, was, hooks)
@@ -501,7 +529,6 @@ def packing_explorer(
     for name, ns in lengths.items():
         if len(ns) < 64: raise ValueError(f"{name!r} has {len(ns)} rows: give at least 64")
         if min(ns[:64]) <= prefix.get(name, 0):
-            raise ValueError(
-                f"{name!r} has a row of {min(ns[:64])} tokens and a prefix of {prefix.get(name, 0)}: "
-                             "rows are longer than what they share")
+            raise ValueError(f"{name!r} has a row of {min(ns[:64])} tokens and a prefix of "
+                             f"{prefix.get(name, 0)}: rows are longer than what they share")
     return explorer("packing", dict(lengths={k: list(v)[:64] for k, v in lengths.items()}, prefix=prefix))

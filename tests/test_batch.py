@@ -414,8 +414,8 @@ TINY = dict(vocab_size=260, hidden_size=32, intermediate_size=48, num_hidden_lay
             pad_token_id=PAD, bos_token_id=1, eos_token_id=2)
 KINDS = {"llama": {}, "qwen2": {}, "qwen3": dict(head_dim=8), "mistral": dict(sliding_window=None), "granite": dict(logits_scaling=4.), "olmo2": {}, "phi3": {},
          "gpt2": dict(n_embd=32, n_layer=2, n_head=4, n_positions=128, resid_pdrop=0., embd_pdrop=0., attn_pdrop=0.), "gemma3_text": dict(head_dim=8, sliding_window=64),
-         "cohere": dict(logit_scale=.25), "smollm3": {}, "gpt_neox": dict(num_key_value_heads=4), "falcon": dict(hidden_dropout=0., attention_dropout=0.), "gemma2": dict(head_dim=8), "bloom": {}, "mamba": {}}
-REFUSED = {"gemma2", "bloom", "mamba", "falcon"}
+         "cohere": dict(logit_scale=.25), "smollm3": {}, "gpt_neox": dict(num_key_value_heads=4), "falcon": dict(hidden_dropout=0., attention_dropout=0.), "gemma2": dict(head_dim=8), "bloom": {}, "mamba": {}, "opt": dict(word_embed_proj_dim=32, ffn_dim=48, dropout=0.)}
+REFUSED = {"gemma2", "bloom", "mamba", "falcon", "opt"}  # OPT's head does not take what its base model returns
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_other_architectures_train_the_same_or_are_refused(kind):
@@ -424,7 +424,7 @@ def test_other_architectures_train_the_same_or_are_refused(kind):
     m = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**extra, **KINDS[kind]})).train()
     want = step(m, Collator(PAD, "dynamic")(ROWS)) if kind not in REFUSED else None
     if kind in REFUSED:
-        with pytest.raises(ValueError, match="use layout 'packed' or 'dynamic'"): lean_(m)
+        with pytest.raises(ValueError, match="use layout 'dynamic' without only_labels"): lean_(m)
         assert not m.base_model._forward_hooks and m.config._attn_implementation != B.NAME
     else:
         with lean_(m):
@@ -450,6 +450,38 @@ def test_a_model_that_lets_rows_see_each_other_is_refused(monkeypatch):
     m = toy()[0]
     with pytest.raises(ValueError, match="lets rows laid flat see each other"): lean_(m)
     assert m.config._attn_implementation == "sdpa" and not m.model._forward_hooks
+
+
+def test_virtual_tokens_before_each_row_are_refused():
+    from peft import PromptTuningConfig
+    m = get_peft_model(toy()[0], PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4))
+    with pytest.raises(ValueError, match="puts virtual tokens before each row"): lean_(m)
+
+
+def test_an_adapter_of_transformers_own_is_no_hindrance():
+    m = toy()[0]
+    m.add_adapter(LoraConfig(r=4))
+    with lean_(m) as handle: assert handle.hooks
+
+
+def test_dropping_asks_for_no_lead(): assert truncate(ROWS, 8, policy="drop")[1].rows == len(ROWS)
+
+
+def test_a_lean_model_is_loaded_in_a_fresh_process(tmp_path):
+    import pickle, subprocess, sys
+    m = toy()[0]; lean_(m)
+    (tmp_path/"m").write_bytes(pickle.dumps(m)); (tmp_path/"b").write_bytes(pickle.dumps(Collator(PAD)(ROWS)))
+    prog = "import pickle; m, b = (pickle.load(open(f, 'rb')) for f in 'mb'); print(m(**b).loss.item())"
+    p = subprocess.run([sys.executable, "-c", prog], cwd=tmp_path, capture_output=True, text=True)
+    assert p.returncode == 0 and float(p.stdout) == pytest.approx(m(**Collator(PAD)(ROWS)).loss.item(), rel=1e-5), p.stderr
+
+
+def test_rows_as_tensors_or_numpy_are_rows():
+    import numpy as np
+    want = Collator(PAD)(ROWS)
+    for kind in (torch.tensor, np.array, lambda x: list(np.array(x))):
+        got = Collator(PAD)([{k: kind(v) for k, v in r.items()} for r in ROWS])
+        assert all(torch.equal(got[k], v) if hasattr(v, "shape") else got[k] == v for k, v in want.items())
 
 
 def test_positions_that_are_not_heeded_are_found_too():
@@ -547,8 +579,10 @@ OK = ROWS[0]
     (lambda: Collator(PAD, "padded"), "layout is 'padded': use one of flat"), (lambda: Collator(None), "pad_id is None"), (lambda: Collator(-1), "pad_id is -1"), (lambda: Collator(True), "pad_id is True"),
     (lambda: Collator(PAD, "dynamic", share_prefix=True), "'flat' only, not in 'dynamic'"), (lambda: Collator(PAD, only_labels=False), "has logits only at labels"),
     (lambda: truncate(ROWS, 64, policy="cut"), "policy is 'cut'"), (lambda: truncate(ROWS, 1), "max_length is 1"), (lambda: truncate(ROWS, 64.), "max_length is 64.0"),
-    (lambda: truncate(ROWS, 64, keep=64), "keep is 64: use a whole number from 0 to below 64"), (lambda: truncate(ROWS, 64, keep=-1), "keep is -1"), (lambda: truncate(ROWS, 64, lead=0), "lead is 0"),
-    (lambda: truncate([{}], 64), "row 0 has no input_ids"), (lambda: pack([3, 9], 8), "row 1 has 9 tokens and a bin holds 8"), (lambda: pack([0], 8), "row 0 has 0 tokens"), (lambda: pack([1], 0), "capacity is 0"),
+    (lambda: truncate(ROWS, 64, policy="prompt", keep=64), "keep is 64: use a whole number from 0 to below 64"), (lambda: truncate(ROWS, 64, policy="prompt", keep=-1), "keep is -1"), (lambda: truncate(ROWS, 64, policy="prompt", lead=0), "lead is 0"),
+    (lambda: truncate([{}], 64), "row 0 has no input_ids"), (lambda: Collator(PAD)([None]), "row 0 is a NoneType"), (lambda: Collator(PAD)([dict(input_ids=[5, 6.], labels=[-100, 6])]), "row 0 has 6.0 as id"),
+    (lambda: Collator(PAD)([dict(input_ids=[5, -6], labels=[-100, 6])]), "row 0 has -6 as id"), (lambda: Collator(PAD)([dict(input_ids=[5, 6], labels=[-1, 6])]), "row 0 has -1 as label"),
+    (lambda: Collator(PAD)([dict(input_ids=[5, True], labels=[-100, 6])]), "row 0 has True as id"), (lambda: pack([3, 9], 8), "row 1 has 9 tokens and a bin holds 8"), (lambda: pack([0], 8), "row 0 has 0 tokens"), (lambda: pack([1], 0), "capacity is 0"),
     (lambda: length_groups([1], 0), "batch_size is 0"), (lambda: length_groups([1], 2, window=0), "window is 0"), (lambda: computed_tokens([1], "none"), "layout is 'none'"),
     (lambda: computed_tokens([9], "fixed", 8), "the longest row has 9 tokens"), (lambda: computed_tokens([9], "packed"), "length is None"), (lambda: shared_prefix([{}]), "row 0 has no input_ids"),
     (lambda: packing_explorer(dict(few=[1]*63)), "'few' has 63 rows: give at least 64"), (lambda: packing_explorer(dict(a=[5]*64), prefix=dict(a=5)), "rows are longer than what they share")])
