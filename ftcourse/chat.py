@@ -75,19 +75,28 @@ def _checked(
         if not isinstance(m.get("content"), str):
             raise ValueError(f"content of message {i} ({m['role']}) is a {type(m.get('content')).__name__}: "
                              "give text; the parts of a list have to be joined first")
+        if not isinstance(m.get("tool_calls", []), (list, tuple)):
+            raise ValueError(f"tool_calls of message {i} is {m['tool_calls']!r}: give a list of calls")
         for text in (m["role"], m["content"]) if len(m) == 2 else _strings(m):
             if found := controls.search(text):
                 raise ValueError(f"message {i} ({m['role']}) contains {found[0]!r}, which would become a "
                                  "special token and could end or forge a turn: take it out, or rewrite it")
+            if not text.isascii(): _whole(text, i)
         chat.append(m)
     if chat[-1]["role"] != "assistant":
         raise ValueError(f"the last message is from {chat[-1]['role']!r}: end with the assistant's answer, "
                          "or there is nothing to train at the end")
     answers = [i for i, m in enumerate(chat) if m["role"] == "assistant" and m.get("weight") != 0]
     if not answers or turns == "last" and answers[-1] != len(chat) - 1:
-        raise ValueError(
-            "the answer that would be trained has weight 0, which says not to train it: leave it out")
+        raise ValueError("the answer to train has weight 0, which says not to train it: leave it out")
     return chat, answers[-1 if turns == "last" else 0:]
+
+def _whole(text, i):
+    "Raise `ValueError` for half a character, which no tokenizer can encode."
+    try: text.encode()
+    except UnicodeEncodeError as e:
+        raise ValueError(f"message {i} holds half a character, {text[e.start]!r}: the text was cut or badly "
+                         "escaped, take it out") from None
 
 # %% ../nbs/22_chat.ipynb #ca494850
 def _render(
@@ -141,8 +150,12 @@ def _dropped(
     row, # A rendered `_Row`
 ):
     "Raise `TemplateError` for what the template leaves out without a word."
+    at = 0  # what is asked and what tools say comes in order; a system prompt may stand anywhere
     for i, m in enumerate(row.chat):
-        if m["role"] in ("system", "user", "tool") and m["content"].strip() not in row.full:
+        text, turn = m["content"].strip(), m["role"] in ("user", "tool")
+        found = row.full.find(text, at if turn else 0) if turn or m["role"] == "system" else 0
+        if turn: at = found + len(text)
+        if found < 0:
             raise TemplateError(f"the template leaves out or changes message {i} ({m['role']}): "
                                 f"{m['content'][:40]!r} (does it want content as a list of parts?)")
         for call in m.get("tool_calls") or ():
@@ -157,7 +170,8 @@ def _dropped(
 def _name(
     tool, # A tool or a call, with or without "function" around it
 ):        # Its name
-    name = (tool.get("function") or tool).get("name") if isinstance(tool, dict) else None
+    inner = (tool.get("function") or tool) if isinstance(tool, dict) else None
+    name = inner.get("name") if isinstance(inner, dict) else None
     if not isinstance(name, str) or not name:
         raise ValueError(f"{str(tool)[:60]!r} is no tool: give a dict with a function and its name")
     return name
@@ -234,7 +248,8 @@ def _place(
     if row.chat[i].get("tool_calls"): return start, _call_end(row, i, start, ends, again)
     end = start + len(content)
     if not (full.startswith(content, start) and ends.match(full, end)):
-        head = next((n for n in range(len(content), 0, -1) if prompt.endswith(content[:n])
+        most = min(len(content), len(prompt))  # white space at the start was stripped, not written
+        head = next((n for n in range(most, 0, -1) if content[:n].strip() and prompt.endswith(content[:n])
                      and full.startswith(content[n:], start) and ends.match(full, end - n)), 0)
         if head: end -= head  # the prompt has written the first characters, such as <think>
         else:
@@ -688,7 +703,9 @@ def _stream(
         except ValueError:
             for i, r in enumerate(batch):
                 try: _encode(*_placed([_row(r)], tokenizer, turns, kwargs), tokenizer)
-                except ValueError as e: raise type(e)(f"row {first + i}: {e}") from e
+                except ValueError as e:
+                    kind = type(e) if type(e) is TemplateError else ValueError
+                    raise kind(f"row {first + i}: {e}") from e
             raise
     first, waiting = 0, None
     with ThreadPoolExecutor(1) as pool:
@@ -746,6 +763,8 @@ def prepare(
     from datasets import Dataset
     from tqdm.auto import tqdm
     _template(tokenizer)
+    if hasattr(rows, "with_format"): rows = rows.with_format(None)  # numpy or pandas rows are no dicts
+    if not hasattr(rows, "__iter__"): raise ValueError(f"rows is {rows!r}: give a list or a generator")
     final = None if out is None else Path(out)
     if final is not None:
         if final.exists(): raise ValueError(f"{final} exists: take another folder, or remove it")

@@ -19,6 +19,8 @@ from .records import FORMATS, RecordError, check, convert
 class _OneLine(click.Group):
     "A command group that prints a `ModelError` or `RecordError` as one line and exits with 2."
     def invoke(self, ctx):
+        for stream in (sys.stdout, sys.stderr):  # data may hold what a terminal cannot show
+            if hasattr(stream, "reconfigure"): stream.reconfigure(errors="backslashreplace")
         try: return super().invoke(ctx)
         except (ModelError, RecordError) as e:
             click.echo(f"ftcourse: {' '.join(str(e).split())}", err=True)

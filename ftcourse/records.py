@@ -525,7 +525,7 @@ def _parse(row, format, raw=None):
     return talk, flaws
 
 def _known(format, what="format"):
-    if format is not None and format not in FORMATS:
+    if format is not None and (not isinstance(format, str) or format not in FORMATS):
         raise RecordError(f"{what} is {format!r}: use one of {', '.join(FORMATS)}")
     return format
 
@@ -535,6 +535,18 @@ def _fits(row, format):
     return any(row.get(k) is not None for k in dict(
         alpaca=("instruction", "output"), text=("text",), preference=("chosen", "rejected"),
         prompt_completion=("prompt", "completion"))[format])
+
+# %% ../nbs/20_records.ipynb #193d5b63
+def _path(name):
+    "A path that can be asked for. Raises `RecordError` for what no system takes as one."
+    try:
+        if "\0" in os.fspath(name): raise ValueError("a NUL in it")
+        path = Path(name).expanduser()
+        path.exists()
+        return path
+    except (OSError, RuntimeError, ValueError, TypeError) as e:
+        said = getattr(e, "strerror", None) or e
+        raise RecordError(f"{str(name)[:60]!r} cannot be the name of a file ({said}): give another") from e
 
 # %% ../nbs/20_records.ipynb #77da8dfe
 def find_problems(
@@ -801,6 +813,8 @@ def _utf8(text, flaws):
     byte = ord(bad.group()) - 0xDC00
     return [("", "not_utf8", f"byte 0x{byte:02X} at character {bad.start() + 1}"), *flaws]
 
+_REJECTED = {"row", "line", "problems", "raw"}  # keys of a rejected row
+
 def _one(text, line, decode):
     "The row on one line of JSONL."
     body = text.strip(_BLANK)
@@ -808,7 +822,7 @@ def _one(text, line, decode):
     except json.JSONDecodeError as e: return _Raw(None, line, text, _utf8(text, _broken(e, body)))
     if body[end:].strip():
         return _Raw(None, line, text, _utf8(text, [("", "extra_data", f"character {end + 1}")]))
-    if isinstance(row, dict) and row.keys() == {"row", "line", "problems", "raw"} and row["raw"]:
+    if isinstance(row, dict) and row.keys() == _REJECTED and row["raw"] and isinstance(row["raw"], str):
         return _one(row["raw"], row["line"], decode)  # a rejected row, mended
     return _Raw(row, line, text, _utf8(text, flaws))
 
@@ -821,7 +835,8 @@ def _lines(f, notes):
         if text.strip(_BLANK): yield _one(text, line, decode)
 
 # %% ../nbs/20_records.ipynb #52f12475
-_NEXT = re.compile(r"(?:\}\s*,?\s*|\n\s*)(?=\{)")  # where the next row may begin after a broken one
+_NEXT = re.compile(r"(?:\}\s*(?:,\s*)?|\n[ \t\r]*)(?=\{)")  # where the next row may begin
+_TRIES = 10_000  # places to try for it
 _FAR = 1 << 26  # characters to look ahead for it
 
 class _Window:
@@ -860,18 +875,21 @@ def _whole(w, decode):
 
 def _skip_broken(w, usual, decode, array):
     "Take a broken row: up to where a row of the usual format begins, or the end of the file."
+    tries = 0
     while True:
         for m in _NEXT.finditer(w.text, w.at + 1):
+            tries += 1
+            if tries > _TRIES: break
             try: value = decode(w.text, m.end())[0]
             except json.JSONDecodeError: continue
             if isinstance(value, dict) and _recognise(value) in ({usual} if usual else FORMATS):
                 return w.take(m.end()).rstrip().removesuffix(",")
-        if not w.more():
+        if tries <= _TRIES and not w.more():
             rest = w.text.rstrip(_BLANK)
             return w.take(len(rest) - 1 if array and re.search(r"[}\s]\]$", rest) else len(rest))
-        if len(w.text) - w.at > _FAR:
-            raise RecordError(f"line {w.line} holds a broken row, and no row was found in the {_FAR >> 20} "
-                              "million characters after it: mend it by hand, or save the file as JSONL")
+        if tries > _TRIES or len(w.text) - w.at > _FAR:
+            raise RecordError(f"line {w.line} holds a broken row, and no row was found in the "
+                              f"{len(w.text) - w.at:,} characters after it: mend it, or save it as JSONL")
 
 # %% ../nbs/20_records.ipynb #de33e95d
 def _values(f, notes):
@@ -1159,7 +1177,7 @@ def _source(source, format):
     if isinstance(source, str | os.PathLike):
         text = os.fspath(source)
         path, _, name = text.partition("#")
-        path = Path(text).expanduser() if Path(text).expanduser().exists() else Path(path).expanduser()
+        path = _path(text) if _path(text).exists() else _path(path)
         name = name or None
         if path.is_dir() and (path/"state.json").exists(): return text, lambda n: _saved(path), how, [path]
         if path.is_dir() and (path/"dataset_info.json").exists(): path = path/"dataset_info.json"
@@ -1184,7 +1202,12 @@ def _source(source, format):
 def _saved(path):
     "Rows of a folder that `Dataset.save_to_disk` wrote; its dataset_info.json is not LLaMA-Factory's."
     import datasets
-    yield from _things(datasets.load_from_disk(str(path)))
+    try: rows = datasets.load_from_disk(str(path))
+    except Exception as e:  # whatever is damaged in such a folder
+        said = (str(e).splitlines() or [""])[0][:120]
+        raise RecordError(f"{path} has a state.json and is no saved Dataset that can be read ({said}): "
+                          "save it again, or name a file") from e
+    yield from _things(rows)
 
 # %% ../nbs/20_records.ipynb #9ffba650
 @dataclass(repr=False)
@@ -1366,7 +1389,9 @@ def _raw_text(raw):
     "A row as text, for the file of rejected rows."
     if raw.raw is not None: return raw.raw
     try: return json.dumps(raw.row, ensure_ascii=False)
-    except (TypeError, ValueError, RecursionError): return repr(raw.row)
+    except (TypeError, ValueError, RecursionError):
+        try: return repr(raw.row)
+        except (ValueError, RecursionError) as e: return f"<{type(raw.row).__name__}: {str(e)[:80]}>"
 
 # %% ../nbs/20_records.ipynb #371b2620
 class _Writer:
@@ -1444,9 +1469,15 @@ def _named(batch):
     return [{k: r.get(k) for k in keys} for r in batch]
 
 # %% ../nbs/20_records.ipynb #e76cca4b
+def _ours(path):
+    "Whether a file begins as a file of rejected rows does."
+    try:
+        with open(path, encoding="utf-8") as f: return json.loads(f.readline()).keys() == _REJECTED
+    except (OSError, ValueError, AttributeError): return False
+
 def _outputs(out, files):
     "Where good and bad rows go, and the kind of file. Raises `RecordError` if that is the input."
-    out = Path(out).expanduser()
+    out = _path(out)
     kind = next((k for k in _Writer.kinds if out.name.lower().endswith(k)), None)
     if kind is None: raise RecordError(f"{out}: name a file that ends in {', '.join(_Writer.kinds)}")
     rejected = out.with_name(out.name[:-len(kind)] + ".rejected.jsonl")
@@ -1457,6 +1488,9 @@ def _outputs(out, files):
             if same or Path(f).resolve() == mine.resolve():
                 raise RecordError(f"{mine} is what is read: give another name, the source stays as it is")
     if out.is_dir(): raise RecordError(f"{out} is a folder: name a file in it")
+    if rejected.exists() and not _ours(rejected):
+        raise RecordError(f"{rejected} stands there and holds no rejected rows, so it is not replaced: "
+                          "move it, or name another file to write")
     return out, rejected, kind
 
 # %% ../nbs/20_records.ipynb #571414f5
@@ -1476,6 +1510,7 @@ def convert(
     with LLaMA-Factory's columns system, history and tools. The files get their names when they are complete;
     if no row is good, `out` is not written. Raises `RecordError` if the source cannot be read or is what
     would be written."""
+    if to is None: raise RecordError(f"to is None: use one of {', '.join(FORMATS)}")
     _known(to, "to")
     if lossy not in ("note", "reject", "extend"):
         raise RecordError(f"lossy is {lossy!r}: use 'note', 'reject' or 'extend'")

@@ -701,3 +701,48 @@ def test_a_template_that_drops_a_tools_turn_is_refused():
                         "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}")
     chat = [dict(role="user", content="How warm?"), dict(role="tool", content="18 degrees"), dict(role="assistant", content="Mild.")]
     with pytest.raises(TemplateError, match="tool"): encode(chat, tk)
+
+
+def test_half_a_character_is_named_with_its_message():
+    _, tk = toy()
+    with pytest.raises(ValueError, match="message 0 holds half a character"): encode([dict(role="user", content="a\ud800"), dict(role="assistant", content="y")], tk)
+
+
+@pytest.mark.parametrize("more,says", [(dict(tool_calls=3), "tool_calls of message 1 is 3"), (dict(tool_calls=[3]), "'3' is no tool"), (dict(tool_calls=[dict(function=3)]), "is no tool")])
+def test_calls_that_are_none_are_named(more, says):
+    _, tk = toy()
+    with pytest.raises(ValueError, match=says): encode([dict(role="user", content="q"), dict(role="assistant", content="y", **more)], tk)
+
+
+@pytest.mark.parametrize("tools", [[1], ["x"], [dict(function=3)]])
+def test_tools_that_are_none_are_named(tools):
+    _, tk = toy()
+    with pytest.raises(ValueError, match="is no tool"): encode([dict(role="user", content="q"), dict(role="assistant", content="y")], tk, tools=tools)
+
+
+def test_a_dropped_turn_is_found_though_its_text_also_stands_in_another():
+    _, tk = toy()
+    tk.chat_template = ("{% for m in messages[1:] %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>\\n' }}{% endfor %}"
+                        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}")
+    chat = [dict(role="user", content="cups"), dict(role="assistant", content="a"), dict(role="user", content="two cups too"), dict(role="assistant", content="b")]
+    with pytest.raises(TemplateError, match="leaves out or changes message"): encode(chat, tk)
+
+
+def test_a_template_that_strips_a_newline_off_the_answer_is_refused():
+    _, tk = toy()
+    tk.chat_template = ("{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'].lstrip('\\n') + '<|im_end|>\\n' }}{% endfor %}"
+                        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}")
+    with pytest.raises(TemplateError): encode([dict(role="user", content="q"), dict(role="assistant", content="\nfoo")], tk)
+
+
+@pytest.mark.parametrize("kind", ["numpy", "arrow", "pandas", "torch"])
+def test_a_dataset_in_another_format_is_prepared_as_any(kind):
+    _, tk = toy()
+    rows = [dict(messages=[dict(role="user", content="q"), dict(role="assistant", content=str(i))]) for i in range(3)]
+    got = prepare(Dataset.from_list(rows).with_format(kind), tk, progress=False)
+    assert [r["input_ids"] for r in got] == [encode(r["messages"], tk).ids for r in rows]
+
+
+@pytest.mark.parametrize("rows,says", [(None, "rows is None"), (3, "rows is 3")])
+def test_rows_that_are_none_are_named(rows, says):
+    with pytest.raises(ValueError, match=says): prepare(rows, toy()[1], progress=False)

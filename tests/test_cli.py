@@ -159,3 +159,10 @@ def test_data_that_cannot_be_used_is_one_line_and_exit_2(tmp_path, args, says):
 def test_wrong_usage_of_data_is_exit_2(args):
     p = ftcourse(*args)
     assert p.returncode == 2 and "Traceback" not in p.stderr
+
+
+def test_what_a_terminal_cannot_show_is_shown_escaped(tmp_path):
+    (tmp_path/"a.jsonl").write_text(GOOD + BAD + '{"\\ud800": 1}\n')
+    for more in ([], ["--json"]):
+        p = ftcourse("data", "check", "a.jsonl", *more, cwd=tmp_path, PYTHONIOENCODING="latin-1", PYTHONUTF8="0")
+        assert p.returncode == 1 and "Traceback" not in p.stderr and "empty_field" in p.stdout

@@ -847,3 +847,48 @@ def test_a_conversion_that_begins_while_another_writes_the_same_file_does_not_mi
     assert convert(rows(), out, to="text").good == 10_000
     assert [json.loads(l)["text"] for l in out.read_text().splitlines()] == ["outer"]*10_000
     assert [f.name for f in tmp_path.iterdir()] == ["o.jsonl"]
+
+
+# --- found by an attack ---------------------------------------------------------------------------------------------
+
+def test_a_file_of_that_name_that_holds_no_rejected_rows_is_not_replaced(tmp_path):
+    (tmp_path/"o.rejected.jsonl").write_text("precious\n")
+    with pytest.raises(RecordError, match="holds no rejected rows, so it is not replaced"): convert([{"text": "Hi"}], tmp_path/"o.jsonl", to="text")
+    assert [f.name for f in tmp_path.iterdir()] == ["o.rejected.jsonl"] and (tmp_path/"o.rejected.jsonl").read_text() == "precious\n"
+
+
+def test_a_file_of_rejected_rows_is_replaced_by_the_next_run(tmp_path):
+    out, bad = tmp_path/"o.jsonl", tmp_path/"o.rejected.jsonl"
+    convert([{"text": "Hi"}, {"text": ""}], out, to="text")
+    assert bad.exists()
+    convert([{"text": "Hi"}], out, to="text")
+    assert not bad.exists()
+
+
+@pytest.mark.parametrize("call,says", [
+    (lambda d: check([{"text": "Hi"}], format=[]), r"format is \[\]: use one of"), (lambda d: convert([{"text": "Hi"}], d/"o.jsonl", to=None), "to is None: use one of"),
+    (lambda d: convert([{"text": "Hi"}], 3), "'3' cannot be the name of a file"), (lambda d: convert([{"text": "Hi"}], "a\0.jsonl"), "a NUL in it"),
+    (lambda d: convert([{"text": "Hi"}], "~nosuchuser/o.jsonl"), "cannot be the name of a file"), (lambda d: check("~nosuchuser/o.jsonl"), "cannot be the name of a file"),
+    (lambda d: check("a"*5000 + ".jsonl"), "File name too long"), (lambda d: (d/"state.json").write_text("") or check(d), "has a state.json and is no saved Dataset")])
+def test_names_and_settings_that_cannot_be_are_one_clear_error(call, says, tmp_path):
+    with pytest.raises(RecordError, match=says): call(tmp_path)
+
+
+def test_a_rejected_row_whose_raw_is_no_text_is_a_row_like_any_other(tmp_path):
+    (tmp_path/"a.jsonl").write_text('{"row": 1, "line": 2, "problems": [], "raw": 5}\n{"text": "Hi"}\n')
+    r = check(tmp_path/"a.jsonl")
+    assert (r.rows, r.good, r.bad) == (2, 1, 1)
+
+
+def test_a_number_too_long_to_write_is_set_aside_with_its_row(tmp_path):
+    r = convert([{"text": "Hi", "n": 10**5000}, {"text": "Ho"}], tmp_path/"o.jsonl", to="text")
+    assert (r.rows, r.good, r.bad) == (2, 1, 1)
+
+
+@pytest.mark.parametrize("tail", ["\n"*200_000, "\n "*100_000 + "z", " "*100_000 + "{}" + " "*100_000, '},{"a":'*30_000], ids=["lines", "blanks", "space", "halves"])
+def test_a_long_search_for_the_next_row_ends(tail, tmp_path):
+    "A search that takes the square of the length would go on for minutes here."
+    (tmp_path/"a.json").write_text("[{x" + tail)
+    try: r = check(tmp_path/"a.json")
+    except RecordError as e: assert "no format fits" in str(e) or "no row was found" in str(e)
+    else: assert r.good == 0 and r.rows == r.bad
