@@ -1660,14 +1660,16 @@ def _look_html(self):
 def _look_plot(self):
     "Histogram of the lengths by role, and how many turns the rows have. Returns the figure."
     import matplotlib.pyplot as plt
-    fig, (a, b) = plt.subplots(1, 2, figsize=(8, 2.8), width_ratios=(2, 1))
+    sizes = dict(sorted(self.sizes.items()))
+    ratios = (2, 1) if len(sizes) > 1 else (1,)  # one number of turns makes no picture
+    fig, axes = plt.subplots(1, len(ratios), figsize=(8, 2.8), width_ratios=ratios, squeeze=False)
+    a, *more = axes[0]
     top = max(self.lengths["row"])
     edges = [top*i/40 for i in range(41)] if top > 40 else list(range(top + 2))
     for role, values in self.lengths.items():
         a.hist(values, bins=edges, histtype="step", label=role, lw=2 if role == "row" else 1.2)
     a.set(xlabel=f"{self.unit} in a row", ylabel="rows"); a.legend()
-    sizes = dict(sorted(self.sizes.items()))
-    b.bar([str(k) for k in sizes], sizes.values()); b.set(xlabel="turns in a row")
+    for b in more: b.bar([str(k) for k in sizes], sizes.values()); b.set(xlabel="turns in a row")
     return fig
 
 Look._repr_html_, Look.plot = _look_html, _look_plot

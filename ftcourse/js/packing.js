@@ -42,10 +42,11 @@ function explore(kit, data) {
     for (const l of lines) {
       let x = 0;
       l.blocks.forEach((n, k) => {
-        if (n) bars.push({ x0: x, x1: x + n, y0: -y - .9, y: -y - .1, color: l.flat && k === 0 ? "sixth" : k % 2 ? "other" : "trained" });
+        if (n) bars.push({ x0: x, x1: x + n, y0: -y - .9, y: -y - .1, ...(l.flat && k === 0 ? { color: "sixth", label: "prefix, computed once" }
+          : k % 2 ? { color: "other", label: "the next row" } : { color: "trained", label: "a row" }) });
         x += n;
       });
-      if (x < l.width) bars.push({ x0: x, x1: l.width, y0: -y - .9, y: -y - .1, color: "wrong", opacity: .55 });
+      if (x < l.width) bars.push({ x0: x, x1: l.width, y0: -y - .9, y: -y - .1, color: "wrong", opacity: .55, label: "padding, computed in vain" });
       y += l.last ? 1.6 : 1;
     }
     chart.clear();
