@@ -6,7 +6,7 @@
 __all__ = ['main']
 
 # %% ../nbs/90_cli.ipynb #17b6ccf3
-import json, sys
+import errno, json, os, sys
 from dataclasses import asdict, fields
 import click
 from . import __version__
@@ -17,14 +17,18 @@ from .records import FORMATS, RecordError, check, convert
 
 # %% ../nbs/90_cli.ipynb #57c88f99
 class _OneLine(click.Group):
-    "A command group that prints a `ModelError` or `RecordError` as one line and exits with 2."
+    "A command group that prints an error that was meant as one line, and exits with 2."
     def invoke(self, ctx):
         for stream in (sys.stdout, sys.stderr):  # data may hold what a terminal cannot show
             if hasattr(stream, "reconfigure"): stream.reconfigure(errors="backslashreplace")
         try: return super().invoke(ctx)
-        except (ModelError, RecordError) as e:
-            click.echo(f"ftcourse: {' '.join(str(e).split())}", err=True)
-            ctx.exit(2)
+        except (ModelError, RecordError) as e: says = " ".join(str(e).split())
+        except OSError as e:
+            if e.filename or e.errno == errno.EPIPE: raise  # about a file; or `| head`, which click handles
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would try again at exit
+            says = f"the answer cannot be written ({e.strerror}): send it elsewhere"
+        click.echo(f"ftcourse: {says}", err=True)
+        ctx.exit(2)
 
 # %% ../nbs/90_cli.ipynb #67b823e0
 @click.group(cls=_OneLine, context_settings=dict(help_option_names=["-h", "--help"]))

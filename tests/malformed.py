@@ -18,6 +18,7 @@ GOOD = {
 U, A, S = ({"role": r, "content": c} for r, c in (("user", "Hi"), ("assistant", "Hello!"), ("system", "Be brief.")))
 CALL = {"role": "assistant", "content": None, "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "add", "arguments": "{\"a\": 1}"}}]}
 RESULT = {"role": "tool", "tool_call_id": "c1", "content": "3"}
+TWO = {**CALL, "tool_calls": [*CALL["tool_calls"], {**CALL["tool_calls"][0], "id": "c2"}]}
 
 
 def m(*turns, **more): return json.dumps({"messages": list(turns), **more})
@@ -68,7 +69,7 @@ LINES = [
     ("minus infinity", "text", '{"text": "Hi", "score": -Infinity}', "bad_number", ""),
     ("number that becomes infinity", "text", '{"text": "Hi", "score": 1e999}', "bad_number", ""),
     ("integer of 5000 digits", "text", '{"text": "Hi", "id": ' + "9"*5000 + "}", "bad_number", ""),
-    ("nested 200 deep", "text", '{"text": "Hi", "more": ' + "["*200 + "]"*200 + "}", "too_deep", ""),
+    ("nested 200 deep", "text", '{"text": "Hi", "more": ' + "["*200 + "]"*200 + "}", "too_deep", "more"),
     ("nested 100,000 deep", "text", "["*100_000 + "]"*100_000, "too_deep", ""),
     # --- characters
     ("NUL as an escape", "text", r'{"text": "a\u0000b"}', "nul", "text"),
@@ -146,6 +147,9 @@ LINES = [
     ("result without a call", "messages", m(U, RESULT, A), "tool_without_call", "messages[1]"),
     ("result first", "messages", m(RESULT, A), "tool_without_call", "messages[0]"),
     ("result of another call", "messages", m(U, CALL, {**RESULT, "tool_call_id": "c9"}, A), "tool_without_call", "messages[2]"),
+    ("two calls, one result", "messages", m(U, TWO, RESULT, A), "call_without_result", "messages[3]"),
+    ("two calls, one result, then another call", "messages", m(U, TWO, RESULT, CALL, RESULT, A), "call_without_result", "messages[3]"),
+    ("two results of one call", "messages", m(U, CALL, RESULT, RESULT, A), "tool_without_call", "messages[3]"),
     ("call without a result", "messages", m(U, CALL, U, A), "call_without_result", "messages[2]"),
     ("answer without the result", "messages", m(U, CALL, A), "call_without_result", "messages[2]"),
     ("user after a result", "messages", m(U, CALL, RESULT, U, A), "two_in_a_row", "messages[3]"),
@@ -232,11 +236,18 @@ OBJECTS = [
     ("keys that are numbers", "text", {0: "Hi", 1: "Hello!"}, "missing_field", "text"),
     ("a key that is a number", "text", {"text": "Hi", 7: "lucky"}, "wrong_type", ""),
     ("lone surrogate", "text", {"text": "\udc80"}, "lone_surrogate", "text"),
+    ("a number of 5,000 digits", "text", {"text": "Hi", "score": {"n": 10**5000}}, "bad_number", "score.n"),
+    ("a key of 5,000 digits", "text", {"text": "Hi", 10**5000: 1}, "wrong_type", ""),
 ]
 _loop = {"text": "Hi"}; _loop["self"] = _loop
-OBJECTS.append(("a row that holds itself", "text", _loop, "too_deep", ""))
+_deep = []
+for _ in range(100_000): _deep = [_deep]
+OBJECTS += [("a row that holds itself", "text", _loop, "too_deep", "self"),
+            ("a list 100,000 deep", "text", {"text": "Hi", "more": _deep}, "too_deep", "more")]
 
 _good, _line = GOOD["alpaca"], json.dumps(GOOD["alpaca"]).encode()
+_line_of_turns = json.dumps([U, A]).encode() + b"\n"
+_long_turns = json.dumps([{"role": "user", "content": "x"*70_000}, A]).encode() + b"\n"
 _rows = lambda *rows: b"[" + b",\n ".join(r if isinstance(r, bytes) else json.dumps(r).encode() for r in rows) + b"]"
 
 # name, file name, bytes, rows in, rows out, rejected, reasons, note
@@ -251,6 +262,12 @@ FILES = [
     ("gzipped, with a bad row", "a.jsonl.gz", gzip.compress(_line + b"\n{\n" + _line), 3, 2, 1, {"cut_off"}, ""),
     ("gzipped, named as if not", "a.jsonl", gzip.compress(_line + b"\n" + _line), 2, 2, 0, set(), ""),
     ("JSONL that is an array", "a.jsonl", _rows(_good, _good), 2, 2, 0, set(), ""),
+    ("JSONL that is an array on one line", "a.jsonl", json.dumps([_good]*2).encode(), 2, 2, 0, set(), ""),
+    ("turn lists, the first line over 64 KiB", "a.jsonl", _long_turns + _line_of_turns, 2, 2, 0, set(), ""),
+    ("turn lists, the first line over 64 KiB, named JSON", "a.json", _long_turns + _line_of_turns, 2, 2, 0, set(), ""),
+    ("turn lists, the second of three broken", "a.jsonl", _long_turns + b"[{]\n" + _line_of_turns, 3, 2, 1, {"not_json"}, ""),
+    ("lists that are no turns, then a row", "a.jsonl", b"[1, 2]\n" + _line, 2, 1, 1, {"not_an_object"}, ""),
+    ("a single conversation on one line", "a.json", _line_of_turns, 1, 1, 0, set(), ""),
     ("JSON that is JSONL", "a.json", _line + b"\n" + _line, 2, 2, 0, set(), ""),
     ("no ending", "data", _line + b"\n{\n" + _line, 3, 2, 1, {"cut_off"}, ""),
     ("one object", "a.json", _line, 1, 1, 0, set(), ""),
@@ -285,6 +302,10 @@ FILES = [
     # --- CSV
     ("CSV", "a.csv", b"instruction,input,output\na,,b\n\"c, d\",\"e\"\"f\",g\n", 2, 2, 0, set(), ""),
     ("CSV with BOM, semicolons and CRLF, as Excel writes it", "a.csv", b"\xef\xbb\xbfinstruction;input;output\r\na;;b\r\n", 1, 1, 0, set(), ""),
+    ("CSV, blanks round the names", "a.csv", b"instruction ; output\na;b\n", 1, 1, 0, set(), "blanks after the delimiter"),
+    ("CSV, blanks after the commas", "a.csv", b"instruction, output\n\"a\", \"b, c\"\nd, e\n", 2, 2, 0, set(), "blanks after the delimiter"),
+    ("CSV, bars", "a.csv", b"instruction|output\na|b, c\n", 1, 1, 0, set(), ""),
+    ("CSV, a heading over two lines", "a.csv", b"instruction,output,\"a\nb\"\nc,d,e\nf,,g\n", 2, 1, 1, {"empty_field"}, ""),
     ("TSV", "a.tsv", b"instruction\toutput\na\tb\n", 1, 1, 0, set(), ""),
     ("CSV, a line break in a cell", "a.csv", b"instruction,output\n\"a\nb\",c\nd,e\n", 2, 2, 0, set(), ""),
     ("CSV, index of pandas", "a.csv", b",instruction,output\n0,a,b\n", 1, 1, 0, set(), ""),
@@ -326,6 +347,8 @@ HOPELESS = [
     ("Parquet cut off", "a.parquet", b"PAR1\x15\x04", "Parquet"),
     ("Parquet that is none", "a.parquet", b'{"text": "Hi"}', "Parquet"),
     ("CSV, a column twice", "a.csv", b"text,text\na,b\n", "each differently"),
+    ("CSV, an empty heading", "a.csv", b"\ninstruction,output\na,b\n", "name each"),
+    ("CSV, a heading with a broken quote", "a.csv", b"\"text\"x,b\na,b\n", "the heading is no line of CSV"),
     ("CSV, a column without a name", "a.csv", b"text,,id\na,b,c\n", "name each"),
     ("dataset_info.json no JSON", "dataset_info.json", b"{", "cannot be read as JSON"),
     ("dataset_info.json a list", "dataset_info.json", b"[]", "is an object"),

@@ -1,5 +1,5 @@
 """Reading, checking and converting training data: the malformed corpus, the laws, and parity with TRL and datasets."""
-import copy, http.server, io, itertools, json, os, subprocess, sys, threading, tracemalloc
+import copy, errno, gzip, http.server, io, itertools, json, os, resource, subprocess, sys, threading, tracemalloc
 from pathlib import Path
 
 import pytest
@@ -778,9 +778,9 @@ def test_a_look_counts_roles_turns_and_lengths(tmp_path):
     assert (seen.report.good, seen.report.bad, seen.unit) == (2, 1, "characters")
     assert dict(seen.turns) == dict(system=1, user=2, assistant=2) and dict(seen.sizes) == {3: 1, 2: 1}
     assert [r[0] for r in seen.table()] == ["system", "user", "assistant", "row"]
-    assert seen.table()[2][3:] == (6, 6, 12, 12) and seen.longest[0] == (17, 1)
+    assert seen.table()[2][3:] == (6, 6, 12, 12)
     assert sum(s for _, _, s, *_ in seen.table()[:-1]) == pytest.approx(1)
-    assert "assistant" in str(seen) and "<table>" in seen._repr_html_()
+    assert "assistant" in str(seen) and "assistant" in seen._repr_html_()
     fig = seen.plot()
     assert len(fig.axes) == 2 and len(look([{"messages": [S, U, A]}]).plot().axes) == 1, "one number of turns makes no picture"
 
@@ -853,7 +853,7 @@ def test_a_conversion_that_begins_while_another_writes_the_same_file_does_not_mi
 
 def test_a_file_of_that_name_that_holds_no_rejected_rows_is_not_replaced(tmp_path):
     (tmp_path/"o.rejected.jsonl").write_text("precious\n")
-    with pytest.raises(RecordError, match="holds no rejected rows, so it is not replaced"): convert([{"text": "Hi"}], tmp_path/"o.jsonl", to="text")
+    with pytest.raises(RecordError, match="is something else, so it is not replaced"): convert([{"text": "Hi"}], tmp_path/"o.jsonl", to="text")
     assert [f.name for f in tmp_path.iterdir()] == ["o.rejected.jsonl"] and (tmp_path/"o.rejected.jsonl").read_text() == "precious\n"
 
 
@@ -875,7 +875,7 @@ def test_names_and_settings_that_cannot_be_are_one_clear_error(call, says, tmp_p
 
 
 def test_a_rejected_row_whose_raw_is_no_text_is_a_row_like_any_other(tmp_path):
-    (tmp_path/"a.jsonl").write_text('{"row": 1, "line": 2, "problems": [], "raw": 5}\n{"text": "Hi"}\n')
+    (tmp_path/"a.jsonl").write_text('{"row": 1, "line": 2, "problems": [], "raw": 5, "crc32": 0}\n{"text": "Hi"}\n')
     r = check(tmp_path/"a.jsonl")
     assert (r.rows, r.good, r.bad) == (2, 1, 1)
 
@@ -890,5 +890,127 @@ def test_a_long_search_for_the_next_row_ends(tail, tmp_path):
     "A search that takes the square of the length would go on for minutes here."
     (tmp_path/"a.json").write_text("[{x" + tail)
     try: r = check(tmp_path/"a.json")
-    except RecordError as e: assert "no format fits" in str(e) or "no row was found" in str(e)
+    except RecordError as e: assert "no row was found" in str(e) and str(tmp_path/"a.json") in str(e)
     else: assert r.good == 0 and r.rows == r.bad
+
+
+def test_rejected_rows_that_somebody_mended_are_not_replaced(tmp_path):
+    source, out, bad = tmp_path/"a.jsonl", tmp_path/"o.jsonl", tmp_path/"o.rejected.jsonl"
+    source.write_text(json.dumps(GOOD["text"]) + '\n{"text": "Hi\n')
+    for _ in range(2): convert(source, out, to="text")  # what nobody touched is replaced
+    mended = lines(bad)
+    mended[0]["raw"] += '"}'
+    jsonl(bad, *mended)
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    for again in (source, [GOOD["text"]]):  # with bad rows and without
+        with pytest.raises(RecordError, match=r"o\.rejected\.jsonl was changed .* is not replaced: move it"): convert(again, out, to="text")
+        assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+    assert list(read_rows(bad.rename(tmp_path/"mended.jsonl"))) == [{"text": "Hi"}]
+    assert convert(source, out, to="text").bad == 1
+
+
+@pytest.mark.parametrize("key,value", [("row", 7), ("line", 7), ("problems", ["mine"]), ("raw", "mine"), ("crc32", 7)])
+def test_any_change_to_a_rejected_row_is_seen(tmp_path, key, value):
+    bad = Path(convert([GOOD["text"], {"text": "\ud83d"}], tmp_path/"o.jsonl", to="text").rejected)
+    assert records._untouched(bad)
+    jsonl(bad, {**lines(bad)[0], key: value})
+    assert not records._untouched(bad)
+
+
+@pytest.fixture
+def full_disk():
+    "No file grows beyond 100,000 bytes."
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("kind", [".jsonl", ".jsonl.gz", ".json", ".csv", ".parquet"])
+@pytest.mark.parametrize("row,name", [({"text": "Hi"}, "o"), ({"text": ""}, "o.rejected")])
+def test_a_full_disk_is_an_error_that_names_the_file_and_leaves_nothing(tmp_path, full_disk, kind, row, name):
+    rows = ({**row, "id": os.urandom(200).hex()} for _ in range(1_000))
+    says = f"{name}{kind if name == 'o' else '.jsonl'} cannot be written: {os.strerror(errno.EFBIG)}"
+    with pytest.raises(RecordError, match=says): convert(rows, tmp_path/f"o{kind}", to="text")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_error_of_the_source_is_not_blamed_on_the_output(tmp_path):
+    def rows():
+        yield from [GOOD["text"]]*200
+        yield from open(tmp_path/"second.jsonl")
+    with pytest.raises(FileNotFoundError, match="second.jsonl"): convert(rows(), tmp_path/"o.jsonl", to="text")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_problem_names_the_file_where_a_source_has_several(info):
+    (info.parent/"folder"/"3.jsonl").write_text(json.dumps(GOOD["alpaca"]) + "\n{\n")
+    r = check(f"{info}#many")
+    assert (r.rows, r.bad, r.problems[0].file, r.problems[0].line) == (5, 1, "3.jsonl", 2)
+    assert "row 5 (3.jsonl, line 2)" in str(r) and r.to_dict()["reasons"]["cut_off"]["examples"][0]["file"] == "3.jsonl"
+    (info.parent/"folder"/"2.json").write_text('[{"text": "' + "},{"*20_000)
+    with pytest.raises(RecordError, match=r"2\.json: line 1 holds a broken row"): check(f"{info}#many")
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz", "csv"])
+def test_a_line_without_end_is_counted_and_set_aside_and_not_held(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(records, "_LONGEST", 200_000)
+    monkeypatch.setattr(records, "MAX_CHARS", 50_000)
+    row = b"Hi\n" if kind == "csv" else json.dumps(GOOD["text"]).encode() + b"\n"
+    with (gzip.open if kind.endswith("gz") else open)(tmp_path/f"a.{kind}", "wb") as f:
+        f.write((b"text\n" if kind == "csv" else b"") + row)
+        for _ in range(200): f.write(b"a"*100_000)
+        f.write(b"\n" + row)
+    r = check(tmp_path/f"a.{kind}")
+    assert (r.rows, r.good, r.reasons) == (3, 2, {"too_long": 1}) and r.problems[0].line == (3 if kind == "csv" else 2)
+    assert peak(lambda: convert(tmp_path/f"a.{kind}", tmp_path/"o.jsonl", to="text")) < 3_000_000
+    (rejected,) = lines(tmp_path/"o.rejected.jsonl")
+    assert kind == "csv" or rejected["raw"] == "a"*1000 and "20,000,001 characters on one line" in rejected["problems"][0]
+
+
+def test_a_line_as_long_as_may_be_is_read_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "_LONGEST", 1_000)
+    for n in range(960, 1_010):
+        jsonl(tmp_path/"a.jsonl", {"text": "x"*n}, GOOD["text"])
+        r = check(tmp_path/"a.jsonl")
+        fits = len(json.dumps({"text": "x"*n})) < 1_000
+        assert (r.rows, r.good) == (2, 1 + fits), n
+
+
+def test_what_cannot_be_written_is_named_and_the_rest_of_its_row_is_kept(tmp_path):
+    deep = []
+    for _ in range(100_000): deep = [deep]
+    r = convert([{"text": "Hi", "n": 10**5000, "id": 1}, {"text": "Ho", "deep": deep, "id": 2}, {"text": "He", "when": {1}, (1, 2): "pair"}], tmp_path/"o.jsonl", to="text")
+    assert [json.loads(l["raw"]) for l in lines(r.rejected)] == [
+        {"text": "Hi", "n": "a number that cannot be written", "id": 1}, {"text": "Ho", "deep": "a list that cannot be written", "id": 2},
+        {"text": "He", "when": "{1}", "(1, 2)": "pair"}]
+    assert [(p.row, p.field, p.reason) for p in r.problems if p.row < 3] == [(1, "n", "bad_number"), (2, "deep", "too_deep")]
+
+
+@pytest.mark.parametrize("ids,results", [("12", "12"), ("12", "21"), ("12", "1-"), ("12", "--"), ("--", "12"), ("-1", "1-"), ("11", "11"), ("--", "-")])
+def test_calls_that_all_have_their_results_are_good(ids, results):
+    "A dash has no id. Without ids one turn may bring the results of several calls, as in ShareGPT."
+    one = lambda id: {"function": {"name": "add", "arguments": {}}, **({"id": id} if id != "-" else {})}
+    said = [{"role": "tool", "content": "3", **({"tool_call_id": r} if r != "-" else {})} for r in results]
+    assert not find_problems({"messages": [U, {"role": "assistant", "content": "", "tool_calls": list(map(one, ids))}, *said, A]})
+
+
+@pytest.mark.parametrize("ids,results,reason", [("12", "1", "call_without_result"), ("12", "2", "call_without_result"), ("12", "-", "call_without_result"), ("-1", "-", "call_without_result"),
+    ("12", "11", "tool_without_call"), ("12", "123", "tool_without_call"), ("1", "2", "tool_without_call")])
+def test_a_call_with_an_id_needs_a_result_of_its_own(ids, results, reason):
+    one = lambda id: {"function": {"name": "add", "arguments": {}}, **({"id": id} if id != "-" else {})}
+    said = [{"role": "tool", "content": "3", **({"tool_call_id": r} if r != "-" else {})} for r in results]
+    assert reason in [p.reason for p in find_problems({"messages": [U, {"role": "assistant", "content": "", "tool_calls": list(map(one, ids))}, *said, A]})]
+
+
+def test_an_id_of_a_kind_that_cannot_be_hashed_is_only_compared():
+    row = {"messages": [U, {**CALL, "tool_calls": [{**CALL["tool_calls"][0], "id": [1]}]}, {**RESULT, "tool_call_id": [1]}, A]}
+    assert not find_problems(row)
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_an_answer_that_cannot_be_written_is_one_line_and_exit_2(tmp_path, more):
+    source = jsonl(tmp_path/"a.jsonl", GOOD["text"], {"text": ""})
+    with open("/dev/full", "w") as full:
+        p = subprocess.run([str(Path(sys.executable).parent/"ftcourse"), "data", "check", str(source), *more], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert p.returncode == 2 and p.stderr == f"ftcourse: the answer cannot be written ({os.strerror(errno.ENOSPC)}): send it elsewhere\n"
