@@ -987,7 +987,7 @@ def test_what_cannot_be_written_is_named_and_the_rest_of_its_row_is_kept(tmp_pat
     assert [(p.row, p.field, p.reason) for p in r.problems if p.row < 3] == [(1, "n", "bad_number"), (2, "deep", "too_deep")]
 
 
-@pytest.mark.parametrize("ids,results", [("12", "12"), ("12", "21"), ("12", "1-"), ("12", "--"), ("--", "12"), ("-1", "1-"), ("11", "11"), ("--", "-")])
+@pytest.mark.parametrize("ids,results", [("12", "12"), ("12", "21"), ("12", "1-"), ("12", "--"), ("--", "12"), ("-1", "1-"), ("11", "11"), ("--", "-"), ("-", "12")])
 def test_calls_that_all_have_their_results_are_good(ids, results):
     "A dash has no id. Without ids one turn may bring the results of several calls, as in ShareGPT."
     one = lambda id: {"function": {"name": "add", "arguments": {}}, **({"id": id} if id != "-" else {})}
@@ -1014,3 +1014,8 @@ def test_an_answer_that_cannot_be_written_is_one_line_and_exit_2(tmp_path, more)
     with open("/dev/full", "w") as full:
         p = subprocess.run([str(Path(sys.executable).parent/"ftcourse"), "data", "check", str(source), *more], stdout=full, stderr=subprocess.PIPE, text=True)
     assert p.returncode == 2 and p.stderr == f"ftcourse: the answer cannot be written ({os.strerror(errno.ENOSPC)}): send it elsewhere\n"
+
+
+def test_a_missing_result_is_told_once_and_where_the_talk_goes_on_without_it():
+    two = {**CALL, "tool_calls": [*CALL["tool_calls"], {**CALL["tool_calls"][0], "id": "c2"}]}
+    assert [(p.field, p.reason, p.detail) for p in find_problems({"messages": [U, two, RESULT, A, U, A]})] == [("messages[3]", "call_without_result", "the id 'c2'")]
