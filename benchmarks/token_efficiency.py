@@ -114,13 +114,15 @@ def trl(settings):
     return make
 
 
-def ours(trainer="Trainer", batch=16, **layout):
+def ours(trainer="Trainer", batch=16, uncast=False, **layout):
     "transformers' `Trainer` (or TRL's) with our collator, as anybody can use them."
     def make(model, tokenizer, rows, cast):
+        import peft.helpers
         from datasets import Dataset
         from ftcourse.batch import Collator, lean_
         collate = Collator(tokenizer.pad_token_id, **layout)
         if layout.get("layout", "flat") == "flat" or layout.get("only_labels"): lean_(model)
+        if uncast: model.uncast = peft.helpers.disable_input_dtype_casting(model); model.uncast.__enter__()  # held open
         kw = dict(per_device_train_batch_size=batch, bf16=cast)
         if trainer == "Trainer":
             from transformers import Trainer, TrainingArguments
@@ -143,7 +145,8 @@ METHODS = {
     "d2": ("+ logits only where there is a label", lambda kind: ours(batch=4, layout="dynamic", only_labels=True)),
     "d3": ("+ rows laid flat, without padding", lambda kind: ours(batch=SIZE[kind], share_prefix=False)),
     "d4": ("+ the start that all rows share computed once", lambda kind: ours(batch=SIZE[kind])),
-    "d5": ("the same in TRL's SFTTrainer", lambda kind: ours("SFTTrainer", batch=SIZE[kind])),
+    "d5": ("+ inputs of adapters not cast to float32 and back", lambda kind: ours(batch=SIZE[kind], uncast=True)),
+    "d6": ("the same in TRL's SFTTrainer", lambda kind: ours("SFTTrainer", batch=SIZE[kind], uncast=True)),
 }
 
 
@@ -447,13 +450,13 @@ def main():
         kind, n = a.data[0], sizes[a.data[0]]  # the rest on the first kind only
         if a.profile:
             record["trl_profile"] = {}
-            for m in (B, "checkpointing off", "d4"):
+            for m in (B, "checkpointing off", "d5"):
                 with workers([m], a.quick) as other: record["trl_profile"][m if m in TRIED else what(m, kind)] = other[m]("profile", kind=kind, n=n)
             save()
         if a.tried: record["trl_tried"] = tried(kind, n, 1, a.quick, bar); save()
     record = save()
     show(record)
-    exact = lambda r: 1e-4 if r["method"] in (B, "c", "d5") else 1e-5  # TRL's log-probabilities are rounded more coarsely in float32
+    exact = lambda r: 1e-4 if r["method"] in (B, "c", "d6") else 1e-5  # TRL's log-probabilities are rounded more coarsely in float32
     off = [f"{r['data']}/{r['method']}" for r in record["rows"] if max(r["gradient_error_fp32"], r["loss_error_fp32"]) > exact(r)]
     if off: raise SystemExit(f"not the same training as (a): {', '.join(off)}")
 

@@ -11,7 +11,8 @@ __all__ = ['attempt', 'check_trained_text', 'check_exact_match', 'check_lora_par
            'check_bands', 'check_safe_split', 'check_find_cards', 'check_sharegpt_turns', 'check_alpaca_prompt',
            'check_nothing_lost', 'check_flipped_rows', 'check_swap_her', 'check_flip_rate', 'check_cancelled_gap',
            'check_twin_split', 'check_never_stops', 'check_offset_labels', 'check_one_bos', 'check_departs',
-           'check_best_fit', 'check_packed_rows', 'check_step_loss', 'check_cut_prompt', 'check_mean_checker']
+           'check_packed_rows', 'check_step_loss', 'check_cut_prompt', 'check_beaten', 'check_leaks',
+           'check_mean_checker']
 
 # %% ../nbs/02_checks.ipynb #c637378e
 import json, math
@@ -982,35 +983,6 @@ def check_departs(
     assert fn("x", "yx") == 0, "they differ in the first character: 0, which is not the same as None"
     assert fn("", "row") is None, "an empty prompt begins every row"
 
-# %% ../nbs/02_checks.ipynb #9e7b4a9d
-def check_best_fit(fn):
-    "Bins of rows by best-fit decreasing."
-    lengths = [5, 3, 6, 8, 1]
-    got = fn(list(lengths), 10)
-    assert got is not None, "best_fit returns nothing: end with return bins"
-    assert isinstance(got, (list, tuple)) and all(isinstance(b, (list, tuple)) for b in got), (
-        f"return a list of lists of row numbers, not {got}")
-    rows = sorted(r for b in got for r in b)
-    assert rows != sorted(lengths), "those are lengths: put row numbers into the bins, counted from 0"
-    assert rows == [0, 1, 2, 3, 4], f"each row belongs in exactly one bin, and in yours are rows {rows}"
-    full = max(sum(lengths[r] for r in b) for b in got)
-    assert full <= 10, f"a bin holds 10 tokens and one of yours has {full}"
-    bins = sorted(sorted(b) for b in got)
-    assert bins != [[0, 1], [2, 4],
-                    [3]], "the row of 3 went where there is the *most* room: take the least that is enough"
-    assert bins != [[0], [1, 2], [3, 4]], "that is *first* fit: the row of 1 fits tighter beside 6 and 3"
-    assert bins != [[0, 1, 4], [2], [3]], (
-        "rows are taken shortest first, or only the newest bin is tried: "
-        "longest row first, and look at all bins")
-    assert len(got) < 5, "every row has a bin of its own: a row goes into a bin that has room for it"
-    assert bins == [[0], [1, 2, 4], [3]], f"expected [[3], [2, 1, 4], [0]] in any order, got {got}"
-    full = fn([10, 4, 6], 10)
-    assert sorted(sorted(b) for b in full) == [[0],
-        [1, 2]], f"a bin may be filled to the brim: 6 + 4 = 10, got {full}"
-    ties = fn([4, 4, 4], 8)
-    assert sorted(sorted(b) for b in ties) == [[0, 1],
-                                               [2]], f"of equal rows the earlier goes first, got {ties}"
-
 # %% ../nbs/02_checks.ipynb #817dc942
 def check_packed_rows(fn):
     "Rows joined into one: ids, labels, positions."
@@ -1081,6 +1053,50 @@ def check_cut_prompt(fn):
     edge = fn(list(ids), list(labels), 5, 2)
     assert edge is not None and list(edge[0]) == [1, 2, 6, 7,
                                                   8], f"5 is enough for the 2 kept and the answer, got {edge}"
+
+# %% ../nbs/02_checks.ipynb #e57d7de1
+def check_beaten(fn):
+    "Rows for which best-fit decreasing needs more bins than necessary."
+    got = fn()
+    assert got is not None, "beaten returns nothing: end with return lengths, capacity, bins"
+    assert isinstance(got, tuple) and len(got) == 3, f"return lengths, capacity and bins, not {got!r}"
+    lengths, capacity, bins = got
+    assert all(1 <= n <= capacity for n in lengths), f"a row has 1 to {capacity} tokens, and yours {lengths}"
+    rows = sorted(r for b in bins for r in b)
+    assert rows != sorted(lengths), "those are lengths: put row numbers into the bins, counted from 0"
+    assert rows == list(range(len(lengths))), (
+        f"each of the {len(lengths)} rows belongs in exactly one bin, and in yours are rows {rows}")
+    full = max(sum(lengths[r] for r in b) for b in bins)
+    assert full <= capacity, f"a bin holds {capacity} tokens and one of yours has {full}"
+    room = []  # best-fit decreasing: tokens left in each of its bins
+    for n in sorted(lengths, reverse=True):
+        fits = [b for b, left in enumerate(room) if left >= n]
+        if not fits: room.append(capacity); fits = [len(room) - 1]
+        room[min(fits, key=room.__getitem__)] -= n
+    assert len(bins) < len(room), (
+        f"best-fit decreasing needs {len(room)} bins for these rows and you {len(bins)}: "
+        "find rows for which you need fewer")
+
+# %% ../nbs/02_checks.ipynb #c55be68d
+def check_leaks(fn):
+    "Rows of a bin whose logits differ from those that they have alone."
+    alone = [[[1., 2.], [3., 4.]], [[5., 6.]], [[7., 8.], [9., 1.], [2., 3.]]]
+    flat = [list(token) for row in alone for token in row]
+    got = fn([list(t) for t in flat], alone, 1e-3)
+    assert got is not None, "leaks returns nothing: end with return and a list of row numbers"
+    assert list(got) == [], f"nothing differs here, so the list is empty, not {got}"
+    def off(token, by, i=1):
+        bin = [list(t) for t in flat]; bin[token][i] += by
+        return fn(bin, alone, 1e-3)
+    assert off(2, .5) == [1], (
+        f"the bin's token 2 is the only one of row 1: expected [1], got {off(2, .5)}")
+    assert off(2, -.5) == [1], "a logit may also be *smaller* than alone: take the absolute difference"
+    assert off(5, .5, 0) == [2], f"the last token of row 2 differs: look at all tokens, got {off(5, .5, 0)}"
+    assert off(0, .5) == [0], f"row 0 counts too: expected [0], got {off(0, .5)}"
+    assert off(3, 1e-4) == [], "a difference below eps is rounding"
+    assert off(4, float("nan")) == [2], "nan differs from everything: nan > eps is False, not nan <= eps is True"
+    both = [[2*x for x in t] for t in flat]
+    assert fn(both, alone, 1e-3) == [0, 1, 2], f"all three rows differ, got {fn(both, alone, 1e-3)}"
 
 # %% ../nbs/02_checks.ipynb #a416bd51
 def check_mean_checker(

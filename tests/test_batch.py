@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, Trainer, TrainingArgu
 from trl import SFTConfig, SFTTrainer, pack_dataset
 
 from ftcourse import batch as B
-from ftcourse.batch import (LAYOUTS, Collator, Cut, computed_tokens, lean_, length_groups, pack, packing_explorer, row_mask, shared_prefix,
+from ftcourse.batch import (LAYOUTS, Collator, Cut, computed_tokens, leak, lean_, length_groups, pack, packing_explorer, row_mask, shared_prefix,
                             trained_tokens, truncate)
 from ftcourse.lora import add_lora
 from ftcourse.models import load, toy
@@ -82,7 +82,7 @@ def fewest(lengths, capacity):
 
 @laws
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=8), st.integers(30, 60))
-def test_bins_are_within_johnsons_bound_of_the_best(lengths, capacity):
+def test_bins_are_hardly_more_than_the_best(lengths, capacity):
     best = fewest(lengths, capacity)
     assert best <= len(pack(lengths, capacity)) <= 11/9*best + 6/9
 
@@ -114,6 +114,12 @@ def test_grouped_batches_waste_less_and_come_in_another_order_each_epoch():
     first = [lengths[b[0]] for b in length_groups(lengths, 8)]
     assert first != sorted(first) and first != sorted(first, reverse=True), "batches are not shuffled"
     assert grouped != length_groups(lengths, 8, seed=1, window=10)
+
+
+def test_by_default_a_quarter_of_the_rows_is_sorted_at_a_time():
+    lengths = [random.Random(i).randrange(5, 300) for i in range(160)]
+    assert length_groups(lengths, 8) == length_groups(lengths, 8, window=5) != length_groups(lengths, 8, window=20)
+    assert length_groups(lengths*40, 8) == length_groups(lengths*40, 8, window=50)
 
 
 # ---- truncation
@@ -360,6 +366,29 @@ def test_the_second_row_has_the_logits_that_it_has_alone(model):
     flat = dict(input_ids=torch.cat([first, second], 1), position_ids=torch.cat([torch.arange(n), torch.arange(second.shape[1])])[None],
                 attention_mask=torch.tensor([[[[0, n, second.shape[1]]]]]))
     with torch.no_grad(): assert (model(**flat).logits[0, n:] - model(input_ids=second).logits[0]).abs().max() < 1e-5
+
+
+LONGER_FIRST = sorted(ROWS[:3], key=lambda r: -len(r["input_ids"]))
+
+def test_packed_rows_do_not_leak_and_spoiled_ones_do(model):
+    fine = Collator(PAD, "packed", 128)(LONGER_FIRST)
+    spoiled = {k: v for k, v in fine.items() if k != "use_cache"}, dict(fine, attention_mask=torch.ones_like(fine["input_ids"]))
+    assert leak(model, fine, LONGER_FIRST) < 1e-5 < 1e-2 < min(leak(model, b, LONGER_FIRST) for b in spoiled)
+    assert leak(model, spoiled[0], LONGER_FIRST[:1]) < 1e-5, "the first row sees nobody"
+
+
+def test_a_model_that_takes_no_positions_leaks_when_packed():
+    net = AutoModelForCausalLM.from_config(AutoConfig.for_model("opt", **TINY, **KINDS["opt"])).train()
+    fine = Collator(PAD, "packed", 128)(LONGER_FIRST)
+    assert leak(net, fine, LONGER_FIRST) > 1e-3
+    assert net.training, "the model is left as it was"
+
+
+def test_other_rows_than_those_of_the_batch_are_an_error(model):
+    fine = Collator(PAD, "packed", 128)(LONGER_FIRST)
+    for wrong in (LONGER_FIRST[::-1], LONGER_FIRST*2):
+        with pytest.raises(ValueError, match="does not hold these rows"): leak(model, fine, wrong)
+    with pytest.raises(ValueError, match="give one bin"): leak(model, Collator(PAD, "packed", 40)(ROWS), ROWS)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -1,18 +1,15 @@
 """Lesson 23."""
 
 
-def fit(choose=min, order=-1, room_for=lambda left, n: left >= n):
-    def best_fit(lengths, capacity):
-        bins, room = [], []
-        for row in sorted(range(len(lengths)), key=lambda r: order*lengths[r]):
-            fits = [b for b, left in enumerate(room) if room_for(left, lengths[row])]
-            if not fits: bins.append([]); room.append(capacity); fits = [len(bins) - 1]
-            best = choose(fits, key=lambda b: room[b])
-            bins[best].append(row); room[best] -= lengths[row]
-        return bins
-    return best_fit
+def beaten(): return [4, 4, 3, 3, 3, 3], 10, [[0, 2, 3], [1, 4, 5]]
 
-best_fit = fit()
+def leaks(packed, alone, eps=1e-3, differs=lambda a, b, eps: not abs(a - b) <= eps, tokens=slice(None)):
+    out, at = [], 0
+    for r, row in enumerate(alone):
+        pairs = list(zip(packed[at:at + len(row)], row))[tokens]
+        if any(differs(a, b, eps) for x, y in pairs for a, b in zip(x, y)): out.append(r)
+        at += len(row)
+    return out
 
 def join_rows(rows, first=-100, start=0):
     ids, labels, positions = [], [], []
@@ -31,7 +28,7 @@ def cut_prompt(ids, labels, limit, keep):
     return ids[:keep] + ids[gap:], labels[:keep] + labels[gap:]
 
 
-RIGHT = dict(check_best_fit=best_fit, check_packed_rows=join_rows, check_step_loss=step_loss, check_cut_prompt=cut_prompt)
+RIGHT = dict(check_beaten=beaten, check_leaks=leaks, check_packed_rows=join_rows, check_step_loss=step_loss, check_cut_prompt=cut_prompt)
 
 
 def in_place(rows):
@@ -65,19 +62,23 @@ def or_none(value):
 def from_left(i, l, n, k): return (i[-n:], l[-n:])
 
 MUTANTS = {  # (checker, what is wrong) -> (wrong answer, what the message must say)
-    ("check_best_fit", "nothing"): (lambda l, c: None, "returns nothing"),
-    ("check_best_fit", "flat"): (lambda l, c: [0, 1, 2, 3, 4], "list of lists"),
-    ("check_best_fit", "lengths"): (lambda l, c: [[l[r] for r in b] for b in best_fit(l, c)], "those are lengths"),
-    ("check_best_fit", "lost"): (lambda l, c: best_fit(l, c)[1:], "exactly one bin"),
-    ("check_best_fit", "over"): (lambda l, c: [list(range(len(l)))], "one of yours has 23"),
-    ("check_best_fit", "worst"): (fit(max), "the *most* room"),
-    ("check_best_fit", "first"): (fit(lambda f, key: f[0]), "*first* fit"),
-    ("check_best_fit", "newest"): (fit(lambda f, key: f[-1]), "newest bin"),
-    ("check_best_fit", "alone"): (lambda l, c: [[r] for r in range(len(l))], "a bin of its own"),
-    ("check_best_fit", "increasing"): (fit(order=1), "shortest first"),
-    ("check_best_fit", "another"): (lambda l, c: [[0], [1], [2, 4], [3]] if len(l) == 5 else best_fit(l, c), "expected [[3], [2, 1, 4], [0]]"),
-    ("check_best_fit", "brim"): (lambda l, c: best_fit(l, c) if len(l) != 3 or l[0] != 10 else [[0], [1], [2]], "to the brim"),
-    ("check_best_fit", "ties"): (lambda l, c: best_fit(l, c) if len(set(l)) > 1 else [[2, 1], [0]], "the earlier goes first"),
+    ("check_beaten", "nothing"): (lambda: None, "returns nothing"),
+    ("check_beaten", "bins only"): (lambda: [[0], [1]], "lengths, capacity and bins"),
+    ("check_beaten", "too long"): (lambda: ([11, 3], 10, [[0], [1]]), "a row has 1 to 10 tokens"),
+    ("check_beaten", "lengths"): (lambda: ([4, 4, 3, 3, 3, 3], 10, [[4, 3, 3], [4, 3, 3]]), "those are lengths"),
+    ("check_beaten", "lost"): (lambda: ([4, 4, 3, 3, 3, 3], 10, [[0, 2, 3]]), "exactly one bin"),
+    ("check_beaten", "over"): (lambda: ([4, 4, 3, 3, 3, 3], 10, [[0, 1, 2, 3, 4, 5]]), "one of yours has 20"),
+    ("check_beaten", "no better"): (lambda: ([6, 4, 5, 5], 10, [[0, 1], [2, 3]]), "find rows for which you need fewer"),
+    ("check_leaks", "nothing"): (lambda p, a, e: None, "returns nothing"),
+    ("check_leaks", "all"): (lambda p, a, e: list(range(len(a))), "the list is empty"),
+    ("check_leaks", "token"): (lambda p, a, e: [t for t, (x, y) in enumerate(zip(p, sum(a, []))) if x != y], "expected [1], got [2]"),
+    ("check_leaks", "offset"): (lambda p, a, e: leaks([[0., 0.], *p][1:] if p == sum(a, []) else [[0., 0.], *p][:-1], a, e), "expected [1], got"),
+    ("check_leaks", "sign"): (lambda p, a, e: leaks(p, a, e, lambda x, y, e: x - y > e), "absolute difference"),
+    ("check_leaks", "first token"): (lambda p, a, e: leaks(p, a, e, tokens=slice(1)), "look at all tokens"),
+    ("check_leaks", "not row 0"): (lambda p, a, e: [r for r in leaks(p, a, e) if r], "row 0 counts too"),
+    ("check_leaks", "exact"): (lambda p, a, e: leaks(p, a, 0), "below eps is rounding"),
+    ("check_leaks", "nan"): (lambda p, a, e: leaks(p, a, e, lambda x, y, e: abs(x - y) > e), "nan differs"),
+    ("check_leaks", "first row"): (lambda p, a, e: leaks(p, a, e)[:1], "all three rows differ"),
     ("check_packed_rows", "nothing"): (lambda r: None, "three lists"),
     ("check_packed_rows", "two"): (lambda r: join_rows(r)[:2], "three lists"),
     ("check_packed_rows", "first row"): (lambda r: join_rows(r[:1]), "one after another"),
