@@ -1022,8 +1022,8 @@ def _cell(text, name, flaws):
     turns = v if isinstance(v, list) else [v]  # an answer may be JSON: it is a turn only if it has a role
     return v if name in lists or turns and all(map(_is_turn, turns)) else text
 
-# %% ../nbs/20_records.ipynb #879682a5
-def _table(f, notes, name):
+# %% ../nbs/20_records.ipynb #1fbb7202
+def _table(f, notes, path):
     "Rows of CSV or TSV; the first line names the columns, and says which delimiter there is."
     taken, lines = [], (text for text, _ in _each_line(f))
     def take(texts):
@@ -1031,17 +1031,17 @@ def _table(f, notes, name):
     old = csv.field_size_limit(2*MAX_CHARS)
     try:
         first = next(lines, "")
-        delimiter = max(",;\t|", key=first.count)
+        delimiter = max("\t,;|" if ".tsv" in path.name.lower() else ",;\t|", key=first.count)
         spaced = 0 < first.count(delimiter) == first.count(delimiter + " ")  # a, b, c
         if spaced: notes["blanks after the delimiter, as in the heading: left out"] += 1
         reader = csv.reader(take(chain([first], lines)), delimiter=delimiter, skipinitialspace=spaced,
                             strict=True)
         try: columns = [c.strip() for c in next(reader, [])]
         except csv.Error as e:
-            raise RecordError(f"{name}: the heading is no line of CSV ({e}): mend it") from e
+            raise RecordError(f"{path}: the heading is no line of CSV ({e}): mend it") from e
         if columns and not columns[0]: columns[0] = "Unnamed: 0"  # pandas writes its index like this
         if len(set(columns)) < len(columns) or not columns or not all(columns):
-            raise RecordError(f"{name}: the columns are {columns}: name each, and each differently")
+            raise RecordError(f"{path}: the columns are {columns}: name each, and each differently")
         while True:
             line, flaws, cells = reader.line_num + 1, [], None
             taken.clear()
@@ -1160,7 +1160,7 @@ def _file(path, notes):
         raise RecordError(f"{path}: the gzip file is broken or cut off: copy it again") from e
     except OSError as e: raise RecordError(f"{path} cannot be read: {e.strerror or e}") from e
 
-# %% ../nbs/20_records.ipynb #7b99199e
+# %% ../nbs/20_records.ipynb #aa6423f8
 @dataclass(frozen=True)
 class _Layout:
     "What an entry of LLaMA-Factory's `dataset_info.json` says about the rows."
@@ -1175,8 +1175,8 @@ class _Layout:
         if not isinstance(row, dict): return row
         names = {theirs: ours for ours, theirs in self.columns}
         out = {names[k]: v for k, v in row.items() if k in names}
-        hidden = _NAMES  # LLaMA-Factory does not see a column that is not named
-        out |= {k: v for k, v in row.items() if k not in names and k not in out and k not in hidden}
+        # LLaMA-Factory does not see a column that is not named
+        out |= {k: v for k, v in row.items() if k not in names and k not in out and k not in _NAMES}
         for k in ("conversations", "chosen", "rejected"):
             if self.tags and isinstance(out.get(k), list): out[k] = [self._turn(t) for t in out[k]]
             elif self.tags and isinstance(out.get(k), dict): out[k] = self._turn(out[k])

@@ -307,6 +307,7 @@ FILES = [
     ("CSV, bars", "a.csv", b"instruction|output\na|b, c\n", 1, 1, 0, set(), ""),
     ("CSV, a heading over two lines", "a.csv", b"instruction,output,\"a\nb\"\nc,d,e\nf,,g\n", 2, 1, 1, {"empty_field"}, ""),
     ("TSV", "a.tsv", b"instruction\toutput\na\tb\n", 1, 1, 0, set(), ""),
+    ("TSV of one column", "a.tsv", b"text\nHello, world\n", 1, 1, 0, set(), ""),
     ("CSV, a line break in a cell", "a.csv", b"instruction,output\n\"a\nb\",c\nd,e\n", 2, 2, 0, set(), ""),
     ("CSV, index of pandas", "a.csv", b",instruction,output\n0,a,b\n", 1, 1, 0, set(), ""),
     ("CSV, a value too many", "a.csv", b"instruction,output\na,b\nc,d,e\nf,g\n", 3, 2, 1, {"wrong_columns"}, ""),
