@@ -6,12 +6,14 @@
 __all__ = ['PLAIN', 'TEMPLATE_FILE', 'TemplateError', 'Encoded', 'encode', 'XRay', 'xray', 'xray_explorer', 'template_hash',
            'save_template', 'check_template', 'prepare']
 
-# %% ../nbs/22_chat.ipynb #66eff0db
-import atexit, gc, hashlib, json, os, re, shutil, tempfile
+# %% ../nbs/22_chat.ipynb #e97b3805
+import atexit, gc, hashlib, inspect, json, os, re, shutil, tempfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from html import escape
 from itertools import chain, islice
+from operator import index
 from pathlib import Path
 
 from .records import to_messages
@@ -57,13 +59,12 @@ def _strings(
     elif isinstance(x, (list, tuple)):
         for v in x: yield from _strings(v)
 
-# %% ../nbs/22_chat.ipynb #0220c2a7
+# %% ../nbs/22_chat.ipynb #2916fd60
 def _checked(
     messages, # What the user calls a conversation
     turns,    # "last" or "all"
     controls, # Pattern of special tokens
 ):            # Messages without empty keys; places of those whose text is trained
-    if turns not in ("last", "all"): raise ValueError(f"turns is {turns!r}: use 'last' or 'all'")
     if not isinstance(messages, (list, tuple)) or not messages:
         raise ValueError(f"messages is {str(messages)[:60]!r}: give a list of dicts with role and content")
     chat = []
@@ -98,6 +99,23 @@ def _whole(text, i):
         raise ValueError(f"message {i} holds half a character, {text[e.start]!r}: the text was cut or badly "
                          "escaped, take it out") from None
 
+# %% ../nbs/22_chat.ipynb #afb9b7e3
+def _options(
+    tokenizer,
+    turns,  # As given to `encode`
+    kwargs, # As given to `encode`
+):
+    "Raise for options that mean nothing, and for those that would change more than the template's variables."
+    _template(tokenizer)
+    if turns not in ("last", "all"): raise ValueError(f"turns is {turns!r}: use 'last' or 'all'")
+    if kwargs is None: return
+    if not isinstance(kwargs, dict) or not all(isinstance(k, str) for k in kwargs):
+        raise ValueError(f"template_kwargs is {str(kwargs)[:60]!r}: give a dict of the template's variables")
+    taken = {"messages", *inspect.signature(tokenizer.apply_chat_template).parameters}
+    if found := (taken - {"documents"} | set(tokenizer.special_tokens_map)).intersection(kwargs):
+        raise ValueError(f"template_kwargs has {min(found)!r}, which is no variable of the template's own: "
+                         "set chat_template and special tokens on the tokenizer, for template_hash to see")
+
 # %% ../nbs/22_chat.ipynb #ca494850
 def _render(
     tokenizer,
@@ -115,17 +133,18 @@ def _render(
         raise TemplateError(f"the chat template refuses this conversation: {said[0][:200]} "
                             "(roles and their order are what templates object to most)") from e
 
-# %% ../nbs/22_chat.ipynb #ea864ca6
+# %% ../nbs/22_chat.ipynb #126ca07e
 @dataclass
 class _Row:
     "A conversation on its way to tokens."
     chat: list             # Checked messages
     trained: list          # Places of the messages whose text is trained
-    tools: list|None
+    tools: list|None = None
     full: str = ""         # Everything, rendered
     prompts: tuple = ()    # For each trained message: what the model sees before it answers
-    spans: tuple = ()      # For each trained message: its first character, and the end of its end token
-    marks: dict|None = None # Where contents were found, if that needed marks
+    leads: dict|None = None # What stands before each content in rows of this shape, as `_marked` finds it
+    places: dict|None = None # Where the contents of trained messages begin, if `_by_marks` had to look
+    spans: tuple = ()      # For each trained message: its first character, end of its text, end of its turn
 
 # %% ../nbs/22_chat.ipynb #13ce21c7
 def _rendered(
@@ -145,67 +164,85 @@ def _rendered(
         for r, full in zip(group, fulls):
             r.full, r.prompts = full, tuple(islice(prompts, len(r.trained)))
 
-# %% ../nbs/22_chat.ipynb #8578c129
-def _dropped(
-    row, # A rendered `_Row`
-):
-    "Raise `TemplateError` for what the template leaves out without a word."
-    at = 0  # what is asked and what tools say comes in order; a system prompt may stand anywhere
-    for i, m in enumerate(row.chat):
-        text, turn = m["content"].strip(), m["role"] in ("user", "tool")
-        found = row.full.find(text, at if turn else 0) if turn or m["role"] == "system" else 0
-        if turn: at = found + len(text)
-        if found < 0:
-            raise TemplateError(f"the template leaves out or changes message {i} ({m['role']}): "
-                                f"{m['content'][:40]!r} (does it want content as a list of parts?)")
-        for call in m.get("tool_calls") or ():
-            if (name := _name(call)) not in row.full:
-                raise TemplateError(f"the template does not write tool calls ({name!r} of message {i} is "
-                                    "missing): take a model whose template does, or write calls as text")
-    for name in map(_name, row.tools or ()):
-        if name not in row.full:
-            raise TemplateError(f"the template does not write tools ({name!r} is missing): take a model "
-                                "whose template does, or describe them in the system message")
-
-def _name(
+# %% ../nbs/22_chat.ipynb #2ed37ce0
+def _function(
     tool, # A tool or a call, with or without "function" around it
-):        # Its name
+):        # The dict with its name
     inner = (tool.get("function") or tool) if isinstance(tool, dict) else None
-    name = inner.get("name") if isinstance(inner, dict) else None
-    if not isinstance(name, str) or not name:
+    if not isinstance(inner, dict) or not isinstance(inner.get("name"), str) or not inner["name"]:
         raise ValueError(f"{str(tool)[:60]!r} is no tool: give a dict with a function and its name")
-    return name
+    return inner
 
-# %% ../nbs/22_chat.ipynb #4e7fd1b1
-def _by_marks(
+def _renamed(tool, name):
+    "The same tool or call under another name."
+    inner = dict(_function(tool), name=name)
+    return dict(tool, function=inner) if tool.get("function") else inner
+
+def _mark(row):
+    "Text that is not in the row; letters only, so that filters and JSON leave it alone."
+    mark = "xqj"
+    while mark in row.full: mark += "j"
+    return mark
+
+# %% ../nbs/22_chat.ipynb #e21c187e
+def _shape(
+    row, # A `_Row`
+):       # Equal for rows around whose contents a template writes the same
+    said = lambda text: text if not text or text.isspace() else "…"
+    return (*row.trained, len(row.tools or ()),
+            *[(m["role"], said(m["content"]), len(m.get("tool_calls") or ()), *m) for m in row.chat])
+
+def _marked(
     row,       # A rendered `_Row`
     tokenizer,
     kwargs,
-):             # For each trained message: where its content begins and ends in `row.full`
-    "Find contents by putting marks in their place, and prove it by filling them in again."
-    mark = "\ue000"
-    while mark in row.full: mark += "\ue000"
-    marks = {i: f"{mark}{i}{mark}" for i in row.trained if not row.chat[i].get("tool_calls")}
-    chat = [dict(m, content=marks[i]) if i in marks else m for i, m in enumerate(row.chat)]
-    text, = _render(tokenizer, [chat], tools=row.tools, kwargs=kwargs)
-    out, built, at = {}, "", 0
-    for i in marks:
-        content = row.chat[i]["content"]
-        if (n := text.count(marks[i])) != 1:
-            raise TemplateError(f"the template writes the answer in message {i} {n} times, not once: no "
-                                "labels can be right" + (", try turns='last'" if len(marks) > 1 else ""))
-        found = text.index(marks[i])
-        built += text[at:found] + content
-        out[i], at = (len(built) - len(content), len(built)), found + len(marks[i])
-    if built + text[at:] == row.full: return out
-    if any(row.chat[i]["content"] != row.chat[i]["content"].strip() for i in marks):
-        raise TemplateError("the template strips white space around an answer: strip the answers first, "
-                            "then what is trained is what you wrote")
-    raise TemplateError("the template changes an answer, or writes other text around it depending on what it "
-                        "says (as those do that move <think> blocks): try turns='last', or set a template "
-                        "that writes answers as they are")
+):             # Content, call or tool that is written -> text before its mark (None: written twice), or None
+    "Render with marks for contents and names. None if the template raises at that."
+    mark = _mark(row)
+    put, chat = (lambda key: f"{mark}{key}{mark}"), []
+    for i, m in enumerate(row.chat):
+        calls, m = m.get("tool_calls"), dict(m)
+        if m["content"].strip() or i in row.trained and not calls: m["content"] = put(i)
+        if calls: m["tool_calls"] = [_renamed(c, put(f"{i}c{j}")) for j, c in enumerate(calls)]
+        chat.append(m)
+    tools = row.tools and [_renamed(t, put(f"t{j}")) for j, t in enumerate(row.tools)]
+    try: text, = _render(tokenizer, [chat], tools=tools, kwargs=kwargs)
+    except TemplateError: return None
+    parts, leads = text.split(mark), {}
+    for lead, key in zip(parts[::2], parts[1::2]): leads[key] = None if key in leads else lead
+    return leads
 
-# %% ../nbs/22_chat.ipynb #95fd0228
+# %% ../nbs/22_chat.ipynb #910fa001
+def _dropped(
+    row, # A rendered `_Row` with its leads
+):
+    "Raise `TemplateError` for what the template leaves out or changes without a word."
+    written = lambda key, text: text in row.full if row.leads is None else key in row.leads
+    at = 0  # what is asked and what tools say comes in order; a system prompt may stand anywhere
+    for i, m in enumerate(row.chat):
+        if i in row.trained and len(m) == 2: continue
+        text, turn, calls = m["content"].strip(), m["role"] in ("user", "tool"), m.get("tool_calls") or ()
+        kept = not text or calls or i in row.trained or written(str(i), text)
+        if kept and (turn or m["role"] == "system"):
+            begin = row.full.find(text, at if turn else 0)
+            if begin < 0:  # some templates write what tools say as JSON
+                text = json.dumps(text, ensure_ascii=False)[1:-1]
+                begin = row.full.find(text, at)
+            kept = begin >= 0
+            if turn: at = begin + len(text)
+        if not kept:
+            raise TemplateError(f"the template leaves out or changes message {i} ({m['role']}): "
+                                f"{m['content'][:40]!r} (does it want content as a list of parts?)")
+        for j, call in enumerate(calls):
+            if not written(f"{i}c{j}", name := _function(call)["name"]):
+                raise TemplateError(f"the template does not write tool calls ({name!r} of message {i} is "
+                                    "missing): take a model whose template does, or write calls as text")
+    for j, tool in enumerate(row.tools or ()):
+        if not written(f"t{j}", name := _function(tool)["name"]):
+            raise TemplateError(f"the template does not write tools ({name!r} is missing): take a model "
+                                "whose template does, or describe them in the system message")
+
+# %% ../nbs/22_chat.ipynb #9f496f20
 def _prefixed(
     row, # A rendered `_Row`
     k,   # Which of its trained messages
@@ -228,42 +265,39 @@ def _written(
     bare,# The prompt rendered without add_generation_prompt
 ):
     "Raise `TemplateError` if the model would have to write the head of its own turn."
-    if gap.strip() and row.prompts[k] == bare:
+    if row.prompts[k] == bare:
         raise TemplateError("the template ignores add_generation_prompt, so the model would have to write "
                             f"{gap!r} itself: let the template write it where add_generation_prompt is true")
 
-# %% ../nbs/22_chat.ipynb #f7dcd582
-def _place(
+# %% ../nbs/22_chat.ipynb #0edf4f36
+def _by_marks(
     row,       # A rendered `_Row`
-    k,         # Which of its trained messages
-    ends,      # Pattern: white space, then a special token
     tokenizer,
     kwargs,
-):             # First character that the model has to write, and the end of the end token
-    "Where one answer stands in the rendered row. Raises `TemplateError` if that cannot be said."
-    _prefixed(row, k)
-    i, prompt, full = row.trained[k], row.prompts[k], row.full
-    start, content = len(prompt), row.chat[i].get("content", "")
-    again = lambda chat: _render(tokenizer, [chat], tools=row.tools, kwargs=kwargs)[0]
-    if row.chat[i].get("tool_calls"): return start, _call_end(row, i, start, ends, again)
-    end = start + len(content)
-    if not (full.startswith(content, start) and ends.match(full, end)):
-        most = min(len(content), len(prompt))  # white space at the start was stripped, not written
-        head = next((n for n in range(most, 0, -1) if content[:n].strip() and prompt.endswith(content[:n])
-                     and full.startswith(content[n:], start) and ends.match(full, end - n)), 0)
-        if head: end -= head  # the prompt has written the first characters, such as <think>
-        else:
-            row.marks = row.marks or _by_marks(row, tokenizer, kwargs)
-            begin, end = row.marks[i]
-            if begin < start: raise TemplateError(f"the prompt before message {i} ends inside its answer")
-            _written(row, k, full[start:begin], again(row.chat[:i]))
-    if found := ends.match(full, end): return start, found.end()
-    raise TemplateError(
-        f"nothing ends the answer in message {i}: {full[end:end + 20]!r} follows, and no special token. A "
-        "model trained on that never learns to stop: put {{ eos_token }} behind the answer in the template, "
-        "or add the token that stands there to the tokenizer")
+):             # For each trained message: where its content begins in `row.full`
+    "Find contents by putting marks in their place, and prove it by filling them in again."
+    mark = _mark(row)
+    marks = {i: f"{mark}{i}{mark}" for i in row.trained if not row.chat[i].get("tool_calls")}
+    chat = [dict(m, content=marks[i]) if i in marks else m for i, m in enumerate(row.chat)]
+    text, = _render(tokenizer, [chat], tools=row.tools, kwargs=kwargs)
+    out, built, at = {}, "", 0
+    for i in marks:
+        if (n := text.count(marks[i])) != 1:
+            raise TemplateError(f"the template writes the answer in message {i} {n} times, not once: no "
+                                "labels can be right" + (", try turns='last'" if len(marks) > 1 else ""))
+        found = text.index(marks[i])
+        built += text[at:found]
+        out[i], at = len(built), found + len(marks[i])
+        built += row.chat[i]["content"]
+    if built + text[at:] == row.full: return out
+    if any(row.chat[i]["content"] != row.chat[i]["content"].strip() for i in marks):
+        raise TemplateError("the template strips white space around an answer: strip the answers first, "
+                            "then what is trained is what you wrote")
+    raise TemplateError("the template changes an answer, or writes other text around it depending on what it "
+                        "says (as those do that move <think> blocks): try turns='last', or set a template "
+                        "that writes answers as they are")
 
-# %% ../nbs/22_chat.ipynb #99f4e0a5
+# %% ../nbs/22_chat.ipynb #b1f55ed7
 def _call_end(
     row,   # A rendered `_Row`
     i,     # Place of a message with tool calls
@@ -274,11 +308,90 @@ def _call_end(
     "A call is written by the template, so its end is where the conversation up to it ends."
     upto = row.full if i == len(row.chat) - 1 else again(row.chat[:i + 1])
     found = list(ends.finditer(row.full, start, len(upto)))
-    if not row.full.startswith(upto) or row.chat[i].get("content", "") not in row.full[start:len(upto)]:
+    if not row.full.startswith(upto) or row.chat[i]["content"] not in row.full[start:len(upto)]:
         raise TemplateError(f"the template rewrites the tool call of message {i} when more follows: "
                             "try turns='last'")
     if not found: raise TemplateError(f"nothing ends the tool call of message {i}: no special token follows")
     return found[-1].end()
+
+# %% ../nbs/22_chat.ipynb #f6d3c74a
+def _place(
+    row,       # A rendered `_Row` with its leads
+    k,         # Which of its trained messages
+    ends,      # Pattern: white space, then a special token
+    tokenizer,
+    kwargs,
+):             # First character that the model has to write, end of its text, end of its turn
+    "Where one answer stands in the rendered row. Raises `TemplateError` if that cannot be said."
+    _prefixed(row, k)
+    i, full, start = row.trained[k], row.full, len(row.prompts[k])
+    content, begin = row.chat[i]["content"], start
+    again = lambda chat: _render(tokenizer, [chat], tools=row.tools, kwargs=kwargs)[0]
+    if row.chat[i].get("tool_calls"): return start, *[_call_end(row, i, start, ends, again)]*2
+    fits = lambda at: at >= 0 and full.startswith(content, at) and ends.match(full, at + len(content))
+    if not fits(begin):
+        lead = (row.leads or {}).get(str(i)) or full
+        at = full.rfind(lead, 0, start + len(lead))
+        begin = at + len(lead) if at >= 0 else -1
+    if not fits(begin):  # has the prompt written more than white space of the answer, such as <think>?
+        heads = (n for n in range(min(len(content), start), 0, -1) if fits(start - n) and content[:n].strip())
+        begin = start - next(heads, start + 1)
+    if not fits(begin):
+        row.places = row.places or _by_marks(row, tokenizer, kwargs)
+        begin = row.places[i]
+    gap = full[start:begin]
+    if gap.strip(): _written(row, k, gap, again(row.chat[:i]))
+    end = begin + len(content)
+    found = ends.match(full, end)
+    if found and found.end() > start: return start, end, found.end()
+    raise TemplateError(
+        f"nothing ends the answer in message {i}: {full[end:end + 20]!r} follows, and no special token. A "
+        "model trained on that never learns to stop: put {{ eos_token }} behind the answer in the template, "
+        "or add the token that stands there to the tokenizer")
+
+# %% ../nbs/22_chat.ipynb #42603274
+def _alike(
+    row, # A `_Row` with its spans
+):
+    "Raise `TemplateError` if answers of one row end with different special tokens."
+    ends = [row.full[end:stop].strip() for _, end, stop in row.spans]
+    ends = [e for e in ends if e]  # not those of tool calls, which may end otherwise
+    if other := next((e for e in ends if not (e.startswith(ends[-1]) or ends[-1].startswith(e))), None):
+        raise TemplateError(f"the template ends one answer with {other!r} and the last with {ends[-1]!r}, "
+                            "and a model that learns both does not know when to stop: try turns='last'")
+
+# %% ../nbs/22_chat.ipynb #6f148e51
+def _placed(
+    pairs,     # `(messages, tools)` for each row
+    tokenizer,
+    turns,
+    kwargs,
+):             # `_Row`s; pattern of special tokens
+    "Check and render rows, and find their answers: all that needs no tokens yet."
+    _options(tokenizer, turns, kwargs)
+    controls = _controls(tokenizer)
+    eos = re.escape(tokenizer.eos_token or "") or "(?!)"  # preferred, where several end tokens touch
+    ends = re.compile(rf"\s*(?:(?:{controls.pattern})*?{eos}|(?:{controls.pattern}))")
+    rows, shapes = [], {}
+    for messages, tools in pairs:
+        try:
+            if tools is not None and not (isinstance(tools, (list, tuple)) and all(map(_function, tools))):
+                raise ValueError(f"tools is {str(tools)[:60]!r}: give a list of tools")
+            if found := next(filter(None, map(controls.search, _strings(tools))), None):
+                raise ValueError(f"tools contain {found[0]!r}, which would become a special token: take it "
+                                 "out")
+            rows.append(_Row(*_checked(messages, turns, controls), list(tools) if tools else None))
+        except RecursionError:
+            raise ValueError("a message or tool holds itself, or too many lists in lists: give what JSON can "
+                             "hold") from None
+    _rendered(rows, tokenizer, kwargs)
+    for r in rows:
+        if (shape := _shape(r)) not in shapes: shapes[shape] = _marked(r, tokenizer, kwargs)
+        r.leads = shapes[shape]
+        _dropped(r)
+        r.spans = tuple(_place(r, k, ends, tokenizer, kwargs) for k in range(len(r.trained)))
+        if len(r.spans) > 1: _alike(r)
+    return rows, controls
 
 # %% ../nbs/22_chat.ipynb #ee816913
 @dataclass(frozen=True)
@@ -310,31 +423,33 @@ def _can_cut(
     one, two = (tk.encode(t, add_special_tokens=False).ids for t in ("a", "\na"))
     return two[-len(one):] == one
 
-# %% ../nbs/22_chat.ipynb #a2db8eef
+# %% ../nbs/22_chat.ipynb #c8803fec
 def _run(
     enc,    # Encoding of a whole row, or of its beginning
+    ids,    # Its ids
     row,    # A placed `_Row`
     k,      # Which of its trained messages
     joint,  # Where the last special token of its prompt begins
     tail,   # Ids of the prompt from there on, encoded by itself
 ):          # Places of the first and the last token of the answer; None if the prompt's ids are not a prefix
-    start, stop = row.spans[k]
+    start, _, stop = row.spans[k]
     first, last = enc.char_to_token(joint) if start > joint else 0, enc.char_to_token(stop - 1)
     if first is None or last is None: return None
     n = first + len(tail)
     swallows = n and (enc.token_to_chars(n - 1) or (0, 0))[1] > start  # it takes the space behind it
-    return None if enc.ids[first:n] != tail or swallows else (n, last)
+    return None if ids[first:n] != tail or swallows else (n, last)
 
-# %% ../nbs/22_chat.ipynb #3f0eefc5
+# %% ../nbs/22_chat.ipynb #25ae446d
 def _cut(
     row,  # A placed `_Row`
     tk,   # As `_backend` gives it
     joints, tails, # As for `_run`, for each trained message
 ):        # Ids; for each trained message the places of its first and its last token
     "Encode the last prompt by itself, as it will be when asked, and by itself what is to be written."
-    start, stop = row.spans[-1]
+    start, _, stop = row.spans[-1]
     asked, rest = tk.encode_batch([row.full[:start], row.full[start:]], add_special_tokens=False)
-    runs = [_run(asked, row, k, j, t) for k, (j, t) in enumerate(zip(joints[:-1], tails))]
+    ids = asked.ids
+    runs = [_run(asked, ids, row, k, j, t) for k, (j, t) in enumerate(zip(joints[:-1], tails))]
     last = rest.char_to_token(stop - 1 - start)
     if None in runs:
         raise TemplateError(
@@ -345,36 +460,14 @@ def _cut(
             f"this tokenizer joins the end of the prompt ({row.full[start - 3:start]!r}) and the beginning "
             f"of the answer ({row.full[start:start + 3]!r}): strip the answer, and let no generation prompt "
             "end with a space")
-    return asked.ids + rest.ids, [*runs, (len(asked.ids), len(asked.ids) + last)]
+    return ids + rest.ids, [*runs, (len(ids), len(ids) + last)]
 
-# %% ../nbs/22_chat.ipynb #12717676
-def _labelled(
-    rows,      # Placed `_Row`s
-    tokenizer,
-    controls,  # Pattern of special tokens
-):             # For each row `(ids, runs)`: runs are the places of first and last trained tokens
-    "Encode each row once, and find its answers' tokens."
-    tk = _backend(tokenizer)
-    encs, joints = tk.encode_batch([r.full for r in rows], add_special_tokens=False), []
-    for r in rows:
-        special = [m.span() for m in controls.finditer(r.full)]
-        joints.append([max((s for s, e in special if e <= start), default=0) for start, _ in r.spans])
-    texts = [[r.full[j:start] for j, (start, _) in zip(js, r.spans)] for r, js in zip(rows, joints)]
-    known = list({t for ts in texts for t in ts})  # in most templates these are all the same
-    ids_of = dict(zip(known, (e.ids for e in tk.encode_batch(known, add_special_tokens=False))))
-    out = []
-    for r, enc, js, ts in zip(rows, encs, joints, texts):
-        tails = [ids_of[t] for t in ts]
-        runs = [_run(enc, r, k, j, t) for k, (j, t) in enumerate(zip(js, tails))]
-        out.append(_cut(r, tk, js, tails) if None in runs else (enc.ids, runs))
-    return out
-
-# %% ../nbs/22_chat.ipynb #6483b301
+# %% ../nbs/22_chat.ipynb #bca142b7
 def _proved(
     rows,      # Placed `_Row`s
-    encoded,   # As `_labelled` gives it
+    encoded,   # `(ids, runs)` for each
     tokenizer,
-):
+):             # `encoded`
     "Raise unless what is trained reads back as written, ends with a special token, and BOS is not doubled."
     special = {i for i, t in tokenizer.added_tokens_decoder.items() if t.special}
     special |= set(tokenizer.all_special_ids)
@@ -383,7 +476,7 @@ def _proved(
     for r, (ids, runs) in zip(rows, encoded):
         if len(ids) > 1 and ids[0] == ids[1] == tokenizer.bos_token_id:
             raise TemplateError("the row begins with two BOS tokens: the template writes one too many")
-        for (start, stop), (a, b) in zip(r.spans, runs):
+        for (start, _, stop), (a, b) in zip(r.spans, runs):
             want, got = r.full[start:stop], next(texts)
             if ids[b] not in special: raise TemplateError(f"{want[-15:]!r} does not end with a special token")
             if want in (got, " " + got): continue  # SentencePiece drops a space when it decodes
@@ -391,41 +484,29 @@ def _proved(
             raise ValueError(f"the tokenizer cannot write an answer as it is: {want[at:at + 10]!r} becomes "
                              f"{got[at:at + 10]!r}: normalise the text first (unicodedata.normalize('NFC', "
                              "text)), or take out what the vocabulary does not have")
+    return encoded
 
-# %% ../nbs/22_chat.ipynb #da06b0d8
-def _placed(
-    pairs,     # `(messages, tools)` for each row
-    tokenizer,
-    turns,
-    kwargs,
-):             # `_Row`s; pattern of special tokens
-    "Check and render rows, and find their answers: all that needs no tokens yet."
-    _template(tokenizer)
-    controls = _controls(tokenizer)
-    eos = re.escape(tokenizer.eos_token or "") or "(?!)"  # preferred, where several end tokens touch
-    ends = re.compile(rf"\s*(?:(?:{controls.pattern})*?{eos}|(?:{controls.pattern}))")
-    rows = []
-    for messages, tools in pairs:
-        if tools is not None and not (isinstance(tools, (list, tuple)) and all(map(_name, tools))):
-            raise ValueError(f"tools is {str(tools)[:60]!r}: give a list of tools")
-        if found := next(filter(None, map(controls.search, _strings(tools))), None):
-            raise ValueError(f"tools contain {found[0]!r}, which would become a special token: take it out")
-        rows.append(_Row(*_checked(messages, turns, controls), list(tools) if tools else None))
-    _rendered(rows, tokenizer, kwargs)
-    for r in rows:
-        _dropped(r)
-        r.spans = tuple(_place(r, k, ends, tokenizer, kwargs) for k in range(len(r.trained)))
-    return rows, controls
-
-# %% ../nbs/22_chat.ipynb #a5cbb070
+# %% ../nbs/22_chat.ipynb #e83c8002
 def _encode(
     rows,      # As `_placed` gives them
-    controls,
+    controls,  # Pattern of special tokens
     tokenizer,
-):             # For each row `(ids, runs)`
-    encoded = _labelled(rows, tokenizer, controls)
-    _proved(rows, encoded, tokenizer)
-    return encoded
+):             # For each row `(ids, runs)`: runs are the places of first and last trained tokens
+    "Encode each row once, and find its answers' tokens."
+    tk = _backend(tokenizer)
+    encs, joints = tk.encode_batch([r.full for r in rows], add_special_tokens=False), []
+    for r in rows:
+        special = [m.span() for m in controls.finditer(r.full)]
+        joints.append([max((s for s, e in special if e <= start), default=0) for start, *_ in r.spans])
+    texts = [[r.full[j:start] for j, (start, *_) in zip(js, r.spans)] for r, js in zip(rows, joints)]
+    known = list({t for ts in texts for t in ts})  # in most templates these are all the same
+    ids_of = dict(zip(known, (e.ids for e in tk.encode_batch(known, add_special_tokens=False))))
+    out = []
+    for r, enc, js, ts in zip(rows, encs, joints, texts):
+        ids, tails = enc.ids, [ids_of[t] for t in ts]
+        runs = [_run(enc, ids, r, k, j, t) for k, (j, t) in enumerate(zip(js, tails))]
+        out.append(_cut(r, tk, js, tails) if None in runs else (ids, runs))
+    return _proved(rows, out, tokenizer)
 
 # %% ../nbs/22_chat.ipynb #61c0ebc1
 def encode(
@@ -518,7 +599,7 @@ def _xray_html(
     return (f'<div style="font:13px/1.6 ui-monospace,monospace">{"".join(one(*g) for g in x.groups)}'
             f'<div style="font-family:system-ui,sans-serif">{escape(x.summary())}</div></div>')
 
-# %% ../nbs/22_chat.ipynb #3bde02fe
+# %% ../nbs/22_chat.ipynb #90aec4b1
 def xray(
     row,       # `Encoded`, or a dict with `input_ids` and `labels`
     tokenizer, # The tokenizer that made it
@@ -527,10 +608,17 @@ def xray(
 )->XRay:       # Show it in a notebook, or `print` it
     """Any training row, whoever made it, as tokens: which are trained, which are special, where lines end.
 
-    Raises `ValueError` if ids and labels do not have the same length, or a label is another token than
-    the one in its place."""
-    ids, labels = (row.ids, row.labels) if isinstance(row, Encoded) else (row["input_ids"], row["labels"])
-    ids, labels = ([int(i) for i in x] for x in (ids, labels))
+    Raises `ValueError` if ids and labels are no two lists of whole numbers, of the same length, or an id is
+    not in the vocabulary, or a label is another token than the one in its place."""
+    try:
+        pair = (row.ids, row.labels) if isinstance(row, Encoded) else (row["input_ids"], row["labels"])
+        ids, labels = ([index(i) for i in x] for x in pair)
+        unknown = [i for i in set(ids) if not 0 <= i < 2**31 or tokenizer.convert_ids_to_tokens(i) is None]
+    except (TypeError, LookupError, AttributeError) as e:
+        raise ValueError(f"no row and its tokenizer: {str(row)[:60]!r}, {type(tokenizer).__name__}: give an "
+                         "Encoded, or a dict with input_ids and labels, each a list of whole numbers") from e
+    if unknown:
+        raise ValueError(f"{min(unknown)} is the id of no token: take the tokenizer that made the row")
     if len(ids) != len(labels):
         raise ValueError(f"{len(ids)} ids and {len(labels)} labels: they line up one by one")
     wrong = next((i for i, (a, b) in enumerate(zip(ids, labels)) if b not in (a, -100)), None)
@@ -567,7 +655,7 @@ def xray_explorer(
                                turns=turns, refused=refused)
     return explorer("xray", dict(templates=templates))
 
-# %% ../nbs/22_chat.ipynb #4f14a6ee
+# %% ../nbs/22_chat.ipynb #891281c3
 def _identity(
     tokenizer,
 ):  # What decides how a conversation becomes tokens
@@ -579,7 +667,9 @@ def _identity(
             if str(t) in source or str(t) in named.values()}
     return dict(chat_template=template, special_tokens=named, ids=used)
 
-# %% ../nbs/22_chat.ipynb #3c51cade
+def _hash(identity): return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+# %% ../nbs/22_chat.ipynb #aa993427
 def template_hash(
     tokenizer, # A `transformers` tokenizer
 )->str:        # SHA-256, 64 hexadecimal digits
@@ -588,13 +678,31 @@ def template_hash(
 
     The padding token does not count. Raises `TemplateError` if there is no template."""
     _template(tokenizer)
-    text = json.dumps(_identity(tokenizer), sort_keys=True, ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return _hash(_identity(tokenizer))
 
 # %% ../nbs/22_chat.ipynb #aaa28aa5
 TEMPLATE_FILE = "ftcourse_template.json"
 
-# %% ../nbs/22_chat.ipynb #63671c0a
+# %% ../nbs/22_chat.ipynb #f8e86d9e
+def _folder(
+    path, # What the user calls a folder
+):        # `Path`
+    try: return Path(path)
+    except TypeError: raise ValueError(f"{str(path)[:60]!r} is no folder: give a path") from None
+
+def _record(
+    tokenizer,
+    kwargs, # As given to `encode`
+):          # The file's bytes
+    "What `save_template` writes. Raises `ValueError` if that cannot be written."
+    _options(tokenizer, "last", kwargs)
+    record = dict(sha256=template_hash(tokenizer), **_identity(tokenizer), template_kwargs=kwargs or {})
+    try: return (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode()
+    except (TypeError, ValueError, RecursionError) as e:
+        raise ValueError(f"the template or template_kwargs cannot be written as JSON ({e}): use whole "
+                         "characters, text, numbers, lists and dicts") from e
+
+# %% ../nbs/22_chat.ipynb #81f460d1
 def save_template(
     tokenizer,     # The tokenizer that the rows were encoded with
     folder:str|Path, # Where the adapter is, beside `adapter_config.json`
@@ -604,17 +712,21 @@ def save_template(
     """Write the template, its hash and its special tokens beside an adapter, so that whoever uses it can
     tell whether they ask as it was taught.
 
-    Raises `ValueError` if there is no such folder, and `TemplateError` if there is no template."""
-    folder = Path(folder)
+    Raises `ValueError` if the folder is none or cannot be written to, or if the variables are no JSON, and
+    `TemplateError` if there is no template; then nothing is written."""
+    folder, record = _folder(folder), _record(tokenizer, template_kwargs)
     if not folder.is_dir(): raise ValueError(f"{folder} is no folder: save the adapter first")
-    record = dict(sha256=template_hash(tokenizer), **_identity(tokenizer),
-                  template_kwargs=template_kwargs or {})
     tmp = folder/f".{TEMPLATE_FILE}.{os.getpid()}"
-    tmp.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(tmp, folder/TEMPLATE_FILE)
+    try:
+        tmp.write_bytes(record)
+        os.replace(tmp, folder/TEMPLATE_FILE)
+    except OSError as e:
+        tmp.unlink(missing_ok=True)
+        raise ValueError(f"{folder/TEMPLATE_FILE} cannot be written ({e.strerror}): take another "
+                         "folder") from e
     return folder/TEMPLATE_FILE
 
-# %% ../nbs/22_chat.ipynb #e22ff451
+# %% ../nbs/22_chat.ipynb #fd4d8827
 def _probe(
     tokenizer, # Renders
     template,  # Another template than its own, or None
@@ -624,7 +736,22 @@ def _probe(
                                               add_generation_prompt=True)
     except Exception as e: return f"an error: {e}"
 
-# %% ../nbs/22_chat.ipynb #270d6790
+def _recorded(
+    path, # The file
+):        # What it says
+    "Raises `ValueError` if that is not what `save_template` wrote."
+    kinds = dict(sha256=str, chat_template=(str, dict), special_tokens=dict, ids=dict, template_kwargs=dict)
+    try:
+        was = json.loads(path.read_text(encoding="utf-8"))
+        whole = all(isinstance(was[k], kind) for k, kind in kinds.items())
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
+        raise ValueError(f"{path} cannot be read ({type(e).__name__}): write it with save_template") from e
+    if not whole or was["sha256"] != _hash({k: was[k] for k in ("chat_template", "special_tokens", "ids")}):
+        raise ValueError(f"{path} was changed or damaged, its hash is not that of what it says: write it "
+                         "again with save_template")
+    return was
+
+# %% ../nbs/22_chat.ipynb #5d89e53a
 def check_template(
     tokenizer,     # The tokenizer that will ask
     folder:str|Path, # Where `save_template` wrote
@@ -632,13 +759,9 @@ def check_template(
     """Raise `TemplateError` unless the model will be asked as it was taught: same template, same special
     tokens, same ids. The message shows both renderings.
 
-    Raises `ValueError` if there is no readable record."""
-    path = Path(folder)/TEMPLATE_FILE
-    try:
-        was = json.loads(path.read_text(encoding="utf-8"))
-        was["sha256"], was["chat_template"], was["ids"], was["special_tokens"]
-    except (OSError, ValueError, KeyError, TypeError) as e:
-        raise ValueError(f"{path} cannot be read ({type(e).__name__}): write it with save_template") from e
+    Raises `ValueError` if there is no readable record, or it is not as it was written."""
+    path = _folder(folder)/TEMPLATE_FILE
+    was = _recorded(path)
     if was["sha256"] == template_hash(tokenizer): return was
     now = _identity(tokenizer)
     if was["chat_template"] != now["chat_template"]:
@@ -652,7 +775,7 @@ def check_template(
     raise TemplateError(f"same template, other special tokens: {', '.join(differs)} differ between the "
                         "adapter's record and this tokenizer: load the tokenizer of the adapter's base model")
 
-# %% ../nbs/22_chat.ipynb #a74f5ab7
+# %% ../nbs/22_chat.ipynb #71b18fb8
 def _row(
     row, # A dict with messages, another format that `ftcourse.records` knows, or a list of messages
 ):       # `(messages, tools)`
@@ -663,7 +786,11 @@ def _row(
         if all(isinstance(p, list) for p in pair): row = dict(row, messages=pair[0] + pair[1])
         else: row = to_messages(row)
     tools = row.get("tools")
-    return row["messages"], (json.loads(tools) if isinstance(tools, str) and tools else tools) or None
+    if isinstance(tools, str) and tools:
+        try: tools = json.loads(tools)
+        except (ValueError, RecursionError):
+            raise ValueError(f"tools is {tools[:60]!r}, which is no JSON: give a list of tools") from None
+    return row["messages"], tools or None
 
 # %% ../nbs/22_chat.ipynb #98cdf7d1
 def _batches(
@@ -711,12 +838,12 @@ def _stream(
     with ThreadPoolExecutor(1) as pool:
         for batch in _batches(rows, _ROWS):
             placed = blamed(lambda: _placed([_row(r) for r in batch], tokenizer, turns, kwargs), batch, first)
-            if waiting: yield blamed(*waiting)
-            waiting = pool.submit(_encode, *placed, tokenizer).result, batch, first
+            ready, waiting = waiting, (pool.submit(_encode, *placed, tokenizer).result, batch, first)
             first += len(batch)
+            if ready: yield blamed(*ready)  # and the thread has its next batch already
         if waiting: yield blamed(*waiting)
 
-# %% ../nbs/22_chat.ipynb #4c6c204e
+# %% ../nbs/22_chat.ipynb #f2119095
 _ARROW, _ROWS = "data-00000-of-00001.arrow", 500  # file of a dataset in one part; rows encoded at a time
 
 def _written_rows(
@@ -734,8 +861,7 @@ def _written_rows(
 
 def _describe(
     folder,    # Folder with the Arrow file
-    tokenizer,
-    kwargs,
+    record,    # As `_record` gives it
 ):
     "Write what `datasets.load_from_disk` wants beside the rows, and the template."
     from datasets import DatasetInfo, Features, List, Value
@@ -744,9 +870,40 @@ def _describe(
     state = dict(_data_files=[dict(filename=_ARROW)], _fingerprint=os.urandom(8).hex(), _format_columns=None,
                  _format_kwargs={}, _format_type=None, _output_all_columns=False, _split=None)
     (folder/"state.json").write_text(json.dumps(state))
-    save_template(tokenizer, folder, template_kwargs=kwargs)
+    (folder/TEMPLATE_FILE).write_bytes(record)
 
-# %% ../nbs/22_chat.ipynb #c270f7ef
+# %% ../nbs/22_chat.ipynb #eee14733
+@contextmanager
+def _staged(
+    final, # Folder to be made, or None for a temporary one
+):         # Folder to write in
+    "What is written becomes `final` as a whole; after an error there is nothing left of it."
+    if final is not None and os.path.lexists(final):
+        raise ValueError(f"{final} exists: take another folder, or remove it")
+    staging, made = None, []
+    try:
+        try:
+            if final is not None:
+                made = [p for p in final.parents if not p.exists()]  # innermost first
+                final.parent.mkdir(parents=True, exist_ok=True)
+                final.mkdir()  # if it cannot be made, better to know it before the work
+                mode = final.stat().st_mode
+                final.rmdir()
+            staging = tempfile.mkdtemp(prefix=".ftcourse-rows-", dir=None if final is None else final.parent)
+        except (OSError, ValueError) as e:
+            why = getattr(e, "strerror", None) or e
+            raise ValueError(f"{str(final)[:200]!r} cannot be made ({why}): take another folder") from e
+        yield Path(staging)
+        if final is not None:
+            os.chmod(staging, mode)  # a temporary folder is closed to other users
+            os.replace(staging, final)
+    except BaseException:
+        if staging: shutil.rmtree(staging, ignore_errors=True)
+        for p in made:
+            with suppress(OSError): p.rmdir()
+        raise
+
+# %% ../nbs/22_chat.ipynb #b606bcc5
 def prepare(
     rows,                  # Rows with `messages`: a list, a generator, or a `datasets.Dataset`
     tokenizer,             # A fast `transformers` tokenizer with a chat template
@@ -759,28 +916,22 @@ def prepare(
     """Encode any number of rows in constant memory: the same labels as `encode`, many rows at a time.
 
     `datasets.load_from_disk(out)` reads the result again. Raises what `encode` raises, with the number
-    of the row, and `ValueError` if `out` exists or there are no rows; then nothing is left behind."""
+    of the row, and `ValueError` if `out` exists or cannot be made, or there are no rows; then nothing is
+    left behind. Of a `completion` of several turns, turns="last" trains the last."""
     from datasets import Dataset
     from tqdm.auto import tqdm
-    _template(tokenizer)
+    _options(tokenizer, turns, template_kwargs)
+    record, final = _record(tokenizer, template_kwargs), None if out is None else _folder(out)
     if hasattr(rows, "with_format"): rows = rows.with_format(None)  # numpy or pandas rows are no dicts
     if not hasattr(rows, "__iter__"): raise ValueError(f"rows is {rows!r}: give a list or a generator")
-    final = None if out is None else Path(out)
-    if final is not None:
-        if final.exists(): raise ValueError(f"{final} exists: take another folder, or remove it")
-        final.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=".ftcourse-rows-", dir=None if final is None else final.parent))
     total = len(rows) if hasattr(rows, "__len__") else None
-    gc.freeze()  # what there is already need not be searched for garbage again and again
-    try:
-        with tqdm(total=total, unit="row", disable=not progress) as bar:
-            if not _written_rows(_stream(rows, tokenizer, turns, template_kwargs), staging/_ARROW, bar):
-                raise ValueError("there are no rows to prepare")
-        _describe(staging, tokenizer, template_kwargs)
-        if final is not None: os.replace(staging, final)
-        else: atexit.register(shutil.rmtree, staging, ignore_errors=True)
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
-    finally: gc.unfreeze()
-    return Dataset.load_from_disk(str(final or staging))
+    with _staged(final) as folder:
+        gc.freeze()  # what there is already need not be searched for garbage again and again
+        try:
+            with tqdm(total=total, unit="row", disable=not progress) as bar:
+                if not _written_rows(_stream(rows, tokenizer, turns, template_kwargs), folder/_ARROW, bar):
+                    raise ValueError("there are no rows to prepare")
+        finally: gc.unfreeze()
+        _describe(folder, record)
+    if final is None: atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Dataset.load_from_disk(str(final or folder))

@@ -259,13 +259,14 @@ def test_trl_cannot_mask_smollm2s_own_template_and_we_can():
 
 
 @pytest.mark.parametrize("name,more", [("cohere", []), ("gemma", ["\n"]*2), ("gemma3", ["\n"]*2), ("qwen3", ["\n"]*2), ("lfm2", ["\n"]*2), ("qwen3_instruct_2507", ["\n"]*2),
-                                       ("qwen2_5", ["\n"]*4), ("glm4moe", []), ("gptoss", ["<|start|>", "assistant"]*2)])
+                                       ("qwen2_5", ["\n"]*4), ("glm4moe", []), ("gptoss", ["<|start|>", "assistant"])])
 def test_what_trls_own_markers_train_beyond_what_the_model_has_to_write(name, more):
     src = shipped(f"{name}_training")
     special = sorted(set(re.findall(r"<\|[a-zA-Z_]+\|>|<(?:start|end)_of_turn>", src)))
     t = dressed(BYTES, src, eos="<|END_OF_TURN_TOKEN|>" if name == "cohere" else "<|im_end|>" if "im_end" in src else "</s>", special=special)
-    got = t.apply_chat_template(SEINE, return_dict=True, return_assistant_tokens_mask=True)
-    e = encode(SEINE, t, turns="all")
+    chat = PARIS if name == "gptoss" else SEINE  # it ends earlier answers in another way
+    got = t.apply_chat_template(chat, return_dict=True, return_assistant_tokens_mask=True)
+    e = encode(chat, t, turns="all")
     assert e.ids == got["input_ids"]
     both = list(zip(e.ids, e.labels, got["assistant_masks"]))
     assert all(m for _, l, m in both if l != -100), "what we train, they train"
@@ -746,3 +747,214 @@ def test_a_dataset_in_another_format_is_prepared_as_any(kind):
 @pytest.mark.parametrize("rows,says", [(None, "rows is None"), (3, "rows is 3")])
 def test_rows_that_are_none_are_named(rows, says):
     with pytest.raises(ValueError, match=says): prepare(rows, toy()[1], progress=False)
+
+
+# --- what a template leaves out, although its text also stands elsewhere -----------------------------------------------
+
+WRITES = ("{% for t in tools or [] %}{{ t.function.name + '\n' }}{% endfor %}{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] }}"
+          "{% for c in m.tool_calls or [] %}{{ c.function.name }}{% endfor %}{{ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}")
+LOSSY = {"tools": ("t in tools or []", "t in []"), "the second tool": ("tools or []", "(tools or [])[:1]"), "calls": ("m.tool_calls or []", "[]"),
+         "the second call": ("m.tool_calls or []", "(m.tool_calls or [])[:1]"), "the system turn": ("m in messages", "m in messages if m.role != 'system'"),
+         "an unknown role": ("m in messages", "m in messages if m.role != 'developer'"), "a tool's turn": ("m in messages", "m in messages if m.role != 'tool'"),
+         "an earlier answer": ("m in messages", "m in messages if m.role != 'assistant' or m.tool_calls or m == messages[-1]")}
+SAME = "get_weather"  # each text, name and call is this word
+
+
+def everywhere():
+    call = dict(function=dict(name=SAME, arguments={}))
+    return [dict(role="system", content=SAME), dict(role="developer", content=SAME), user(SAME), says(SAME), user(SAME), dict(role="assistant", tool_calls=[call, call]),
+            dict(role="tool", content=SAME), dict(role="tool", content=SAME), says(SAME + "!")]
+
+
+@pytest.mark.parametrize("what", LOSSY)
+def test_what_a_template_drops_is_found_though_its_text_also_stands_elsewhere(what):
+    tools, whole = [TOOL, TOOL], dressed(BYTES, WRITES, eos="<|im_end|>")
+    assert decode(whole, encode(everywhere(), whole, tools=tools).trained) == SAME + "!<|im_end|>"
+    for turns in ("last", "all"):
+        with pytest.raises(TemplateError, match="leaves out|does not write|no prefix"): encode(everywhere(), dressed(BYTES, WRITES.replace(*LOSSY[what]), eos="<|im_end|>"), tools=tools, turns=turns)
+
+
+def test_a_template_that_refuses_marks_is_still_searched_for_the_text():
+    guard = "{% for m in messages %}{% if 'xqj' in m['content'] %}{{ raise_exception('no') }}{% endif %}{% endfor %}"
+    assert decode(BYTES, encode(PARIS, dressed(BYTES, guard + CHATML, eos="<|im_end|>")).trained[:-1]) == "Paris."
+    with pytest.raises(TemplateError, match="leaves out or changes message 0"): encode(SEINE, dressed(BYTES, guard + CHATML.replace("in messages", "in messages[1:]"), eos="<|im_end|>"))
+    with pytest.raises(TemplateError, match="does not write tools"): encode(PARIS, dressed(BYTES, guard + CHATML, eos="<|im_end|>"), tools=[TOOL])
+
+
+def test_marks_are_put_once_for_each_shape(monkeypatch):
+    made, marked = [], module._marked
+    monkeypatch.setattr(module, "_marked", lambda *a: made.append(1) or marked(*a))
+    prepare([dict(messages=c) for c in (PARIS, SEINE)*20], ZOO["mistral"], turns="all", progress=False)
+    assert len(made) == 2
+
+
+def test_a_text_that_is_itself_a_mark_changes_nothing():
+    for text in ("xqj", "xqj1xqj", "xqjj0xqjj"):
+        chat = [user(text), says(text), user("xqj0xqj"), says(f"{text}!")]
+        for family in ("chatml", "mistral"): assert text in decode(ZOO[family], encode(chat, ZOO[family], turns="all").trained)
+
+
+# --- ends ------------------------------------------------------------------------------------------------------------
+
+HARMONY = dressed(BYTES, shipped("gptoss"), eos="<|return|>", special=["<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|call|>"])
+
+
+def test_answers_that_end_in_different_ways_are_not_trained_together():
+    with pytest.raises(TemplateError, match=r"ends one answer with '<\|end\|>' and the last with '<\|return\|>'.*turns='last'"): encode(SEINE, HARMONY, turns="all")
+    assert decode(HARMONY, encode(SEINE, HARMONY).trained) == "<|channel|>final<|message|>The Seine.<|return|>"
+    assert decode(HARMONY, encode(PARIS, HARMONY, turns="all").trained) == "<|channel|>final<|message|>Paris.<|return|>"
+
+
+def test_a_call_may_end_otherwise_than_an_answer_and_a_tool_may_answer_in_json():
+    e = encode(WEATHER, HARMONY, turns="all", tools=[TOOL])
+    assert decode(HARMONY, e.trained).count("<|call|>") == decode(HARMONY, e.trained).count("<|return|>") == 1
+    twice = dict(CALL, tool_calls=CALL["tool_calls"]*2)
+    with pytest.raises(TemplateError, match="does not write tool calls"): encode([WEATHER[0], twice, *WEATHER[2:]], HARMONY, tools=[TOOL])
+
+
+def test_an_end_of_two_tokens_goes_with_an_end_of_the_first_of_them():
+    "Nothing contradicts: behind <|stop|> only the last answer says what comes."
+    def ending(earlier): return dressed(BYTES, CHATML.replace("'<|im_end|>\n'", f"('<|stop|><|im_end|>' if loop.last and m.role == 'assistant' else '{earlier}')"), eos="<|im_end|>", special=["<|stop|>", "<|go|>"])
+    assert decode(ending("<|stop|>\n"), encode(SEINE, ending("<|stop|>\n"), turns="all").trained) == "Paris.<|stop|>The Seine.<|stop|><|im_end|>"
+    with pytest.raises(TemplateError, match=r"ends one answer with '<\|go\|>'"): encode(SEINE, ending("<|go|>\n"), turns="all")
+
+
+STRIPPING = {"lstrip": CHATML.replace("m['content']", "m['content'].lstrip('\n')"), "the first only": CHATML.replace("m['content']", "(m['content'][1:] if m['content'][:1] == '\n' else m['content'])"),
+             "trim": CHATML.replace("m['content']", "m['content'] | trim"), "behind a thought": CHATML.replace("+ m['content']", "+ ('<think>\n\n</think>\n\n' if m.role == 'assistant' else '') + m['content'].lstrip('\n')"),
+             "thought in the prompt": CHATML.replace("+ m['content']", "+ ('<think>\n' if m.role == 'assistant' else '') + m['content'].lstrip('\n')").replace("assistant\n' }}{% endif", "assistant\n<think>\n' }}{% endif")}
+
+
+@pytest.mark.parametrize("how", STRIPPING)
+def test_a_template_that_strips_a_newline_off_the_answer_is_refused_however_it_does_it(how):
+    t = dressed(BYTES, STRIPPING[how], eos="<|im_end|>")
+    for turns in ("last", "all"):
+        with pytest.raises(TemplateError): encode([user("q"), says("\nfoo"), user("q"), says("\nbar")], t, turns=turns)
+        assert decode(t, encode([user("q"), says("foo"), user("q"), says("bar")], t, turns=turns).trained).endswith("bar<|im_end|>")
+
+
+# --- odd options, folders, records and rows -----------------------------------------------------------------------------
+
+@pytest.mark.parametrize("name", ["chat_template", "messages", "conversation", "tools", "tokenize", "add_generation_prompt", "continue_final_message", "sanitize_control_tokens", "bos_token", "eos_token"])
+def test_variables_that_would_change_more_than_the_template_sees_are_refused(name, tmp_path):
+    kwargs = {name: PLAIN, "other": 1}
+    for use in (lambda: encode(PARIS, SMOL, template_kwargs=kwargs), lambda: prepare([PARIS], SMOL, template_kwargs=kwargs, out=tmp_path/"rows", progress=False),
+                lambda: save_template(SMOL, tmp_path, template_kwargs=kwargs)):
+        with pytest.raises(ValueError, match=f"^template_kwargs has '{name}'"): use()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kwargs", [3, "x", [1], {1: 2}, True])
+def test_variables_that_are_no_dict_are_named(kwargs, tmp_path):
+    for use in (lambda: encode(PARIS, SMOL, template_kwargs=kwargs), lambda: prepare([PARIS], SMOL, template_kwargs=kwargs, progress=False), lambda: save_template(SMOL, tmp_path, template_kwargs=kwargs)):
+        with pytest.raises(ValueError, match="^template_kwargs is .*give a dict"): use()
+    assert encode(PARIS, SMOL, template_kwargs={}) == encode(PARIS, SMOL, template_kwargs=dict(documents=[], mine=1)) == encode(PARIS, SMOL)
+
+
+def untouched():
+    raise AssertionError("rows were read")
+    yield
+
+
+@pytest.mark.parametrize("kwargs", [dict(x={1}), dict(x=object()), dict(x="\ud800")], ids=["set", "object", "half a character"])
+def test_variables_that_no_record_can_hold_are_refused_before_the_work(kwargs, tmp_path):
+    with pytest.raises(ValueError, match="cannot be written as JSON"): prepare(untouched(), SMOL, template_kwargs=kwargs, out=tmp_path/"rows", progress=False)
+    with pytest.raises(ValueError, match="cannot be written as JSON"): save_template(SMOL, tmp_path, template_kwargs=kwargs)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("turns", ["first", None, 3])
+def test_turns_that_mean_nothing_are_named_without_a_row(turns):
+    with pytest.raises(ValueError, match="^turns is "): prepare(untouched(), SMOL, turns=turns, progress=False)
+
+
+@pytest.mark.parametrize("make", [lambda d: d/"file"/"rows", lambda d: d/"file"/"deep"/"rows", lambda d: d/"new"/"er"/("x"*300), lambda d: d/"new"/"a\0b", lambda d: "\0"],
+                         ids=["below a file", "far below a file", "too long", "a NUL", "only a NUL"])
+def test_a_folder_that_cannot_be_made_is_one_clear_error_before_the_work(make, tmp_path):
+    (tmp_path/"file").write_text("x")
+    with pytest.raises(ValueError, match="cannot be made .*take another folder"): prepare(untouched(), SMOL, out=make(tmp_path), progress=False)
+    assert [p.name for p in tmp_path.iterdir()] == ["file"] and (tmp_path/"file").read_text() == "x"
+
+
+@pytest.mark.parametrize("out", [3, b"rows", ["rows"], True])
+def test_a_folder_that_is_no_path_is_named(out):
+    with pytest.raises(ValueError, match="is no folder: give a path"): prepare(untouched(), SMOL, out=out, progress=False)
+
+
+def test_a_link_that_leads_nowhere_is_not_replaced(tmp_path):
+    (tmp_path/"rows").symlink_to(tmp_path/"nowhere")
+    with pytest.raises(ValueError, match="exists: take another folder"): prepare(untouched(), SMOL, out=tmp_path/"rows", progress=False)
+    assert (tmp_path/"rows").is_symlink() and len(list(tmp_path.iterdir())) == 1
+
+
+def test_folders_made_above_are_gone_after_an_error_unless_somebody_uses_them(tmp_path):
+    with pytest.raises(ValueError, match="row 0"): prepare([dict(messages=PARIS[:1])], SMOL, out=tmp_path/"a"/"b"/"rows", progress=False)
+    assert list(tmp_path.iterdir()) == []
+    def rows():
+        (tmp_path/"a"/"mine").write_text("x")
+        yield dict(messages=PARIS[:1])
+    with pytest.raises(ValueError, match="row 0"): prepare(rows(), SMOL, out=tmp_path/"a"/"b"/"rows", progress=False)
+    assert [p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*")] == ["a", "a/mine"]
+
+
+def test_others_may_read_the_folder_as_any_other(tmp_path):
+    (tmp_path/"plain").mkdir()
+    prepare([dict(messages=PARIS)], SMOL, out=tmp_path/"rows", progress=False)
+    assert (tmp_path/"rows").stat().st_mode == (tmp_path/"plain").stat().st_mode
+
+
+def test_tools_that_are_no_json_are_named_with_their_row():
+    with pytest.raises(ValueError, match="^row 1: tools is '{oops'.*no JSON"): prepare([dict(messages=PARIS), dict(messages=PARIS, tools="{oops")], SMOL, progress=False)
+
+
+def test_a_message_that_holds_itself_is_one_clear_error():
+    loop = []; loop.append(loop)
+    with pytest.raises(ValueError, match="holds itself"): encode([user("q"), dict(says("a"), note=loop)], SMOL)
+    with pytest.raises(ValueError, match="holds itself"): encode(PARIS, SMOL, tools=[dict(TOOL, note=loop)])
+
+
+def damaged(change):
+    record = json.loads(module._record(SMOL, None))
+    change(record)
+    return json.dumps(record)
+
+
+DAMAGED = {"wrong types": '{"sha256": 1, "chat_template": 2, "ids": 3, "special_tokens": 4, "template_kwargs": 5}', "deep": "["*100_000, "a string": '"sha256"', "cut": damaged(lambda r: None)[:-40],
+           "ids null": damaged(lambda r: r.update(ids=None)), "ids list": damaged(lambda r: r.update(ids=[["a"]])), "no ids": damaged(lambda r: r.pop("ids")),
+           "another id": damaged(lambda r: r["ids"].update({"<|im_end|>": 3})), "another template": damaged(lambda r: r.update(chat_template=PLAIN)), "no template": damaged(lambda r: r.update(chat_template=None)),
+           "another hash": damaged(lambda r: r.update(sha256="x")), "variables": damaged(lambda r: r.update(template_kwargs=[1])), "no variables": damaged(lambda r: r.pop("template_kwargs"))}
+
+
+@pytest.mark.parametrize("how", DAMAGED)
+def test_a_damaged_record_is_one_clear_error(how, tmp_path):
+    (tmp_path/TEMPLATE_FILE).write_text(DAMAGED[how])
+    with pytest.raises(ValueError, match="(cannot be read|was changed or damaged).*with save_template") as e: check_template(SMOL, tmp_path)
+    assert type(e.value) is ValueError, "the tokenizer is not to blame"
+
+
+@pytest.mark.parametrize("folder", [None, 3, b"x"])
+def test_a_record_has_its_place_in_a_folder(folder):
+    for use in (check_template, save_template):
+        with pytest.raises(ValueError, match="is no folder: give a path"): use(SMOL, folder)
+
+
+def test_a_record_that_cannot_be_written_leaves_nothing(tmp_path):
+    (tmp_path/TEMPLATE_FILE).mkdir()
+    with pytest.raises(ValueError, match="cannot be written .*take another folder"): save_template(SMOL, tmp_path)
+    t = copy.deepcopy(SMOL); t.chat_template += "\ud800"
+    with pytest.raises(ValueError, match="cannot be written as JSON"): save_template(t, tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == [TEMPLATE_FILE]
+
+
+@pytest.mark.parametrize("row,says", [({}, "no row"), (dict(input_ids=[1]), "no row"), (3, "no row"), (None, "no row"), ("ab", "no row"), (dict(input_ids=None, labels=None), "no row"), (dict(input_ids=["1"], labels=["1"]), "no row"),
+                                      (dict(input_ids=[1.0], labels=[1]), "no row"), (dict(input_ids=[[1]], labels=[[1]]), "no row"), (dict(input_ids=[10**9], labels=[-100]), "1000000000 is the id of no token"),
+                                      (dict(input_ids=[10**20], labels=[-100]), "is the id of no token"), (dict(input_ids=[-1], labels=[-100]), "-1 is the id of no token")])
+def test_the_xray_of_what_is_no_row_is_one_clear_error(row, says):
+    with pytest.raises(ValueError, match=says): xray(row, SMOL)
+    with pytest.raises(ValueError, match="no row and its tokenizer.*NoneType"): xray(encode(PARIS, SMOL), None)
+
+
+def test_the_xray_takes_numbers_of_any_kind():
+    import numpy as np, torch
+    e = encode(PARIS, SMOL)
+    for kind in (np.array, torch.tensor, tuple): assert xray(dict(input_ids=kind(e.ids), labels=kind(e.labels)), SMOL) == xray(e, SMOL)
+    assert xray(dict(input_ids=[], labels=[]), SMOL).summary() == "0 of 0 tokens trained"
