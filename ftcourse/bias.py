@@ -24,9 +24,9 @@ def words()->dict: # Names by split, pairs of nouns, occupations, and the gramma
     occupations, from the US Bureau of Labor Statistics."""
     return tomllib.loads(files("ftcourse").joinpath("datasets/bias/words.toml").read_text(encoding="utf-8"))
 
-# %% ../nbs/24_bias.ipynb #97124756
+# %% ../nbs/24_bias.ipynb #d83791e6
 SYSTEM = "Answer with one word: urgent or routine."
-LABELS = ("urgent", "routine")
+LABELS, INSTRUCTIONS = ("urgent", "routine"), ("system", "developer")  # labels; roles that only instruct
 _FORMS = dict(she=dict(she="she", her="her", obj="her", hers="hers", self="herself"),
               he=dict(she="he", her="his", obj="him", hers="his", self="himself"))
 
@@ -121,7 +121,7 @@ def _group_of_word(word):
     known = _lexicon()
     return known.get(word) or known.get(word.lower()) or known[word.capitalize()]
 
-# %% ../nbs/24_bias.ipynb #aecea8c5
+# %% ../nbs/24_bias.ipynb #47706f5e
 def mentions(
     text:str, # Any text
 )->dict:      # `{"she": n, "he": n}`: words of each list in it
@@ -143,7 +143,7 @@ def said(
 )->str:      # What user and assistant say in it
     """The text of a row without the instruction. Raises `ValueError` for what is neither text nor row."""
     if isinstance(row, str): return row
-    try: return "\n".join(m["content"] for m in row["messages"] if m["role"] != "system")
+    try: return "\n".join(m["content"] or "" for m in row["messages"] if m["role"] not in INSTRUCTIONS)
     except (KeyError, TypeError, IndexError):
         raise ValueError(f"{str(row)[:60]!r} is no row: give a text or a dict with messages") from None
 
@@ -167,7 +167,13 @@ def wilson(
     middle, half = p + z*z/(2*n), z*math.sqrt(p*(1 - p)/n + z*z/(4*n*n))
     return max(0., (middle - half)/(1 + z*z/n)), min(1., (middle + half)/(1 + z*z/n))
 
-# %% ../nbs/24_bias.ipynb #8c1f246b
+# %% ../nbs/24_bias.ipynb #b8a60824
+def _listed(rows): # A list of what was given; one text or one row is none, though Python would go through it
+    if isinstance(rows, (str, bytes, dict)):
+        raise ValueError(f"rows are a {type(rows).__name__}: give a list of rows, or of texts")
+    return list(rows)
+
+# %% ../nbs/24_bias.ipynb #b5a43061
 def representation(
     rows:list,    # Texts, or rows with "messages"
     *,
@@ -175,8 +181,8 @@ def representation(
 )->list:          # Dicts "by", "group", "n", "of", "share", "low", "high" (95 % interval)
     """Who is in the rows: for each value of `by` the shares of rows about her, about him, both and neither.
 
-    Raises `ValueError` if there are no rows."""
-    if not rows: raise ValueError("there are no rows to count")
+    Raises `ValueError` if there are no rows, and for what is no list of them."""
+    if not (rows := _listed(rows)): raise ValueError("there are no rows to count")
     blocks = {}
     for r in rows: blocks.setdefault("all" if by is None else by(r), Counter())[group(r)] += 1
     return [dict(by=b, group=g, n=c[g], of=c.total(), share=c[g]/c.total(),
@@ -191,7 +197,7 @@ def occupation(
     found = re.search(rf"\b({'|'.join(sorted(known, key=len, reverse=True))})\b", said(row), re.I)
     return found and known[found[0].lower()]
 
-# %% ../nbs/24_bias.ipynb #6dbd861f
+# %% ../nbs/24_bias.ipynb #67433e9e
 @cache
 def _rule(): # Words before which "her" is an object and "his" stands alone
     return frozenset(words()["rule"]["not_owned"])
@@ -202,21 +208,24 @@ def _other(): # Word -> its counterpart, without those that need the rule
     pairs = [("she", "he"), ("herself", "himself"), *nouns, *names["train"], *names["test"]]
     return {**{a: b for p in pairs for a, b in (p, p[::-1])}, "hers": "his", "him": "her", "Mrs": "Mr"}
 
-def _owns(
-    rest, # Text behind "her" or "his"
-):        # Whether it belongs to the next word
-    following = re.match(r"[ \t]*\n?[ \t]*[\"'“‘]?([^\W_]+)", rest)
-    return bool(following) and rest[:1].isspace() and following[1].lower() not in _rule()
+_NEXT = re.compile(r"[ \t]*\n?[ \t]*[\"'“‘]?([^\W_]+)")
 
-def _counterpart(word, rest):
-    known = _other()
+def _owns(
+    found, # Match of "her" or "his"
+):         # Whether it belongs to the next word
+    at = found.end()
+    following = _NEXT.match(found.string, at)
+    return bool(following) and found.string[at].isspace() and following[1].lower() not in _rule()
+
+def _counterpart(found):
+    known, word = _other(), found[0]
     new = known.get(word) or known.get(word.lower()) or known.get(word.capitalize())
-    if word.lower() == "her": new = "his" if _owns(rest) else "him"
-    if word.lower() == "his": new = "her" if _owns(rest) else "hers"
+    if word.lower() == "her": new = "his" if _owns(found) else "him"
+    if word.lower() == "his": new = "her" if _owns(found) else "hers"
     if word.isupper() and len(word) > 1: return new.upper()
     return new.capitalize() if word[0].isupper() else new
 
-# %% ../nbs/24_bias.ipynb #de508134
+# %% ../nbs/24_bias.ipynb #ab805f2e
 def swap(
     text:str, # English text
 )->str:       # The same with she and he exchanged: pronouns, nouns such as "sister", titles, names
@@ -229,7 +238,7 @@ def swap(
     arXiv:1909.00871."""
     if not isinstance(text, str):
         raise ValueError(f"{str(text)[:60]!r} is a {type(text).__name__}: give a text")
-    return _pattern().sub(lambda m: _counterpart(m[0], text[m.end():]), text)
+    return _pattern().sub(_counterpart, text)
 
 # %% ../nbs/24_bias.ipynb #d6fb0297
 def unsure(
@@ -270,7 +279,7 @@ def _all_logp(model, features, batch_size):
             for i, v in zip(some, _row_logp(model, [features[i] for i in some]).tolist()): out[i] = v
     return out
 
-# %% ../nbs/24_bias.ipynb #a88880f1
+# %% ../nbs/24_bias.ipynb #3aea65de
 def text_logp(
     model,             # A causal language model
     tokenizer,         # Its tokenizer
@@ -279,6 +288,7 @@ def text_logp(
     batch_size:int=32, # Texts at a time
 )->list:               # Nats for each text: the sum over its tokens, the first of which is given
     """Log-probability of each text. Raises `ValueError` for a text that has no second token."""
+    texts = _listed(texts)
     features = [dict(input_ids=ids, labels=ids) for ids in
                 (tokenizer(t, add_special_tokens=False)["input_ids"] for t in texts)]
     for t, f in zip(texts, features):
@@ -296,19 +306,23 @@ def answer_logp(
     """Log-probability of the last answer of each row, given all before it. Raises as `ftcourse.chat.encode`
     does."""
     from ftcourse.chat import encode
-    return _all_logp(model, [encode(r["messages"], tokenizer).feature() for r in rows], batch_size)
+    return _all_logp(model, [encode(r["messages"], tokenizer).feature() for r in _listed(rows)], batch_size)
 
-# %% ../nbs/24_bias.ipynb #b40eda8e
+# %% ../nbs/24_bias.ipynb #493390c5
 def counterfactual(
     row:dict,  # A row with "messages"
 )->dict:       # A new row, every message swapped; what else the row has stays
     """The twin of a row. Its label stays too: that is what makes it a counterfactual.
 
-    Raises `ValueError` for what is no row."""
+    Raises `ValueError` for what is no row, and for a row with tool calls, which are no text to swap in."""
+    if not isinstance(row, dict): raise ValueError(f"{str(row)[:60]!r} is no row: give a dict with messages")
     said(row)
-    return {**row, "messages": [dict(m, content=swap(m["content"])) for m in row["messages"]]}
+    if any(m.get("tool_calls") for m in row["messages"]):
+        raise ValueError("the row has tool calls: swap their arguments yourself, or leave the row out")
+    chat = [dict(m, content=swap(m["content"])) if m["content"] else m for m in row["messages"]]
+    return {**row, "messages": chat}
 
-# %% ../nbs/24_bias.ipynb #00e24eb3
+# %% ../nbs/24_bias.ipynb #39e1f4a6
 @dataclass(frozen=True)
 class Gap:
     """A mean difference with its 95 % bootstrap interval."""
@@ -323,13 +337,14 @@ def gap(
     a,            # Numbers, one for each pair: how her version did
     b,            # Numbers, the same pairs: how his version did
     *,
-    groups=None,  # What each pair belongs to, such as its situation: whole groups are drawn. None: pairs are
+    groups=None,  # For each pair what it belongs to, such as its situation: whole groups are drawn
     seed:int=0,   # Seed of the drawing
 )->Gap:           # Mean of `a - b`
     """Paired bootstrap of a mean difference, percentile interval, 9,999 draws; by groups if pairs share
     something.
 
-    Raises `ValueError` for unequal lengths, numbers that are not finite, and fewer than two pairs or groups.
+    Raises `ValueError` for unequal lengths, numbers that are not finite, a pair whose group is None, NaN or
+    a list, and fewer than two pairs or groups.
 
     Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 13; scipy's `bootstrap`."""
     import numpy as np
@@ -339,16 +354,19 @@ def gap(
         raise ValueError(f"{len(a)} and {len(b)} numbers, {len(groups)} groups: give one each a pair")
     d = np.asarray(a, float) - np.asarray(b, float)
     if not np.isfinite(d).all(): raise ValueError("some numbers are not finite: they have no mean")
+    for i, g in enumerate(groups):
+        if g is None or g != g or isinstance(g, (list, dict, set)):
+            raise ValueError(f"pair {i} has the group {g!r}: give a text or a number, or leave the pair out")
     names = {g: i for i, g in enumerate(dict.fromkeys(groups))}
     if len(names) < 2: raise ValueError(f"{len(names)} to draw from: give two or more pairs or groups")
     which = [names[g] for g in groups]
     sums, counts = np.bincount(which, d), np.bincount(which).astype(float)
     mean = lambda s, n, axis=-1: s.sum(axis)/n.sum(axis)
     ci = bootstrap((sums, counts), mean, paired=True, vectorized=True, method="percentile",
-                   rng=np.random.default_rng(seed)).confidence_interval
+                   batch=max(1, 10**7//len(names)), rng=np.random.default_rng(seed)).confidence_interval
     return Gap(float(d.mean()), float(ci.low), float(ci.high), len(d), len(names))
 
-# %% ../nbs/24_bias.ipynb #77ac37d3
+# %% ../nbs/24_bias.ipynb #4025bc06
 def augment(
     rows:list,         # Rows with "messages"
     *,
@@ -359,14 +377,15 @@ def augment(
     test set is a training row with another name.
 
     A row about nobody is its own twin, and stays twice under "both", or the mix would change. Raises
-    `ValueError` for rows that have been augmented already, and for another `how`.
+    `ValueError` for rows that have been augmented already, for another `how`, and as `counterfactual` does.
 
     Source: Lu et al. 2018, arXiv:1807.11714 (both); Hall Maudslay et al. 2019, arXiv:1909.00871 (coin)."""
     if how not in ("both", "coin"): raise ValueError(f"how is {how!r}: use 'both' or 'coin'")
-    for i, r in enumerate(rows):
+    rng, twins = random.Random(seed), []
+    for i, r in enumerate(_listed(rows)):
+        twin = counterfactual(r)
         if "pair" in r: raise ValueError(f"row {i} has a pair already: these rows have been augmented")
-    rng = random.Random(seed)
-    twins = [({**r, "pair": i}, {**counterfactual(r), "pair": i}) for i, r in enumerate(rows)]
+        twins.append(({**r, "pair": i}, {**twin, "pair": i}))
     return [r for two in twins for r in two] if how == "both" else [rng.choice(two) for two in twins]
 
 def balance(
@@ -379,7 +398,7 @@ def balance(
 
     Raises `ValueError` if some value of `by` has rows of one of the two only: more have to be collected."""
     cells, rng = {}, random.Random(seed)
-    for i, r in enumerate(rows):
+    for i, r in enumerate(rows := _listed(rows)):
         if (g := group(r)) in ("she", "he"): cells.setdefault(by(r), dict(she=[], he=[]))[g].append(i)
     if not cells: raise ValueError("no row is about one person of the lists: there is nothing to balance")
     for b, c in cells.items():

@@ -1,5 +1,5 @@
 """Bias: counts and intervals are right, swaps obey their laws, answers are measured as transformers measures them, and data is mended without loss."""
-import copy, json, re, statistics
+import copy, json, re, statistics, time
 
 import numpy as np
 import pytest
@@ -135,6 +135,31 @@ def test_a_counterfactual_changes_the_person_and_nothing_else(i):
     assert she == before and twin.keys() == she.keys() and twin["label"] == she["label"]
     assert twin["messages"][1]["content"] == swap(she["messages"][1]["content"]) and twin["messages"][::2] == she["messages"][::2]
     assert (group(she), group(twin)) == ("she", "he")
+
+
+def test_messages_without_words_are_rows_like_others():
+    row = dict(messages=[dict(role="developer", content="She is the boss."), dict(role="user", content="He called."), dict(role="assistant", content=None)])
+    assert said(row) == "He called.\n" and group(row) == "he"
+    assert [m["content"] for m in counterfactual(row)["messages"]] == ["He is the boss.", "She called.", None]
+
+
+def test_a_huge_text_is_swapped_in_seconds():
+    "Twice the text, about twice the time: 32 times as long would be a thousand times as slow if each word looked through all that follows."
+    def seconds(n):
+        text = "her desk "*n
+        start = time.perf_counter(); out = swap(text); spent = time.perf_counter() - start
+        assert out == "his desk "*n
+        return spent
+    few = min(seconds(4_000) for _ in range(3))
+    assert seconds(128_000) < 32*4*few
+
+
+def test_many_groups_need_little_memory():
+    "Drawn in one piece, 9,999 draws of 20,000 groups are 1.6 GB of places, and twice as much of numbers."
+    import resource
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    got = gap(np.arange(20_000.)%7, np.zeros(20_000))
+    assert got.low < got.mean < got.high and resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1_000_000  # kB
 
 
 # The rows
@@ -308,7 +333,11 @@ def test_bad_input_is_named():
         (lambda: make_desk("test", 6), "n is 6"), (lambda: make_desk("test", 4, skew=90), "skew is 90"), (lambda: augment([], how="all"), "how is 'all'"),
         (lambda: augment(augment([chat("She left.")])), "augmented"), (lambda: balance([chat("Rain.")], label), "nothing to balance"),
         (lambda: balance([chat("She left.")], label), "no row about he where it is 'urgent'"), (lambda: gap([1, 2], [1]), "2 and 1 numbers"),
-        (lambda: gap([1], [1]), "1 to draw from"), (lambda: gap([1, float("nan")], [0, 0]), "not finite"), (lambda: gap([1, 2], [0, 0], groups="aa"), "1 to draw from")]:
+        (lambda: representation("She called."), "rows are a str"), (lambda: representation(chat("She called.")), "rows are a dict"), (lambda: augment("She called."), "rows are a str"),
+        (lambda: balance(chat("She called."), label), "rows are a dict"), (lambda: counterfactual("She called."), "is no row"), (lambda: augment(["She called."]), "is no row"),
+        (lambda: counterfactual(dict(messages=[dict(role="assistant", content=None, tool_calls=[dict(name="call", arguments="Mary")])])), "has tool calls"),
+        (lambda: gap([1, 2], [0, 0], groups=["a", None]), "pair 1 has the group None"), (lambda: gap([1, 2], [0, 0], groups=[float("nan"), "a"]), "pair 0 has the group nan"),
+        (lambda: gap([1, 2], [0, 0], groups=[["a"], ["b"]]), "pair 0 has the group ['a']"), (lambda: gap([1], [1]), "1 to draw from"), (lambda: gap([1, float("nan")], [0, 0]), "not finite"), (lambda: gap([1, 2], [0, 0], groups="aa"), "1 to draw from")]:
         with pytest.raises(ValueError, match=re.escape(says)): wrong()
 
 
@@ -335,3 +364,9 @@ def test_the_record_says_how_it_was_made(record):
 def test_every_recorded_run_on_skewed_rows_leans_further_than_every_mended_one(record):
     leans = lambda arms: [statistics.mean(r["she"]) - statistics.mean(r["he"]) for r in record["runs"] if r["arm"] in arms]
     assert min(leans(["skewed"])) > .2 > .1 > max(leans(["balanced", "augmented", "substituted"]))
+
+
+def test_rows_that_keep_the_link_to_occupations_lean_with_them_further_than_balanced_ones_in_every_run(record):
+    lean = lambda arm: {r["seed"]: statistics.mean(r["many"]) - statistics.mean(r["few"]) for r in record["runs"] if r["arm"] == arm}
+    balanced = lean("balanced")
+    for arm in ("skewed", "augmented", "substituted"): assert all(v > balanced[s] for s, v in lean(arm).items())

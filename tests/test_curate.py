@@ -1,5 +1,5 @@
 """Lesson 21: nothing is deleted in silence, what is found is really there, and the mistakes that are known stay the only ones."""
-import copy, html.parser, random, re, string
+import copy, html.parser, random, re, string, subprocess, sys
 
 import pytest
 from bs4 import BeautifulSoup
@@ -118,6 +118,28 @@ def test_drop_if_gives_the_first_reason_and_its_detail():
     assert [(d.row, d.reason, d.detail) for d in done.dropped] == [(0, "one", "is one"), (1, "few", "")] and done.at == [2]
 
 
+SLOW = ["<!--"*40_000, "<script>"*20_000, "a"*200_000, "a" + " "*100_000 + "b", "x\n" + "\n"*3_000 + "y", "Sure! " + "\n"*3_000 + "x", "a@"*50_000, "&" + "amp;"*50_000, "`"*100_001, "1 "*50_000, "x" + "\t\n"*3_000 + "y"]
+
+
+@pytest.mark.parametrize("text", SLOW, ids=lambda t: repr(t[:12]))
+def test_a_huge_or_spiteful_row_takes_seconds_not_hours(text):
+    "In a process of its own: a regular expression that runs away cannot be interrupted."
+    work = ("import sys; from ftcourse.curate import PERSONAL, clean_text, find_personal, normalise; text = sys.stdin.read(); "
+            "clean_text(text); normalise(text); find_personal(text, kinds=[k for k in PERSONAL if k != 'phone'])")
+    subprocess.run([sys.executable, "-c", work], input=text, text=True, timeout=20, check=True)
+
+
+@pytest.mark.parametrize("depth", [1, 3, 30, 300])
+def test_what_was_escaped_many_times_is_cleaned_to_the_end(depth):
+    text, _ = clean_text("Tea &" + "amp;"*depth + " cake")
+    assert text == "Tea & cake"
+
+
+def test_a_phrase_at_the_end_goes_with_the_empty_lines_before_it_and_no_others():
+    assert clean_text("a\n\n\n \t\nI hope this helps!", rules=["boilerplate"])[0] == "a"
+    assert clean_text("Sure! Here is it:\nb  ", rules=["boilerplate"])[0] == "Here is it:\nb  "
+
+
 # Duplicates
 
 words = st.lists(st.sampled_from("red green blue oak tray cup by may june 1 2 3".split()), max_size=12).map(" ".join)
@@ -229,6 +251,28 @@ def test_one_row_of_each_cluster_is_kept(rows, threshold, part, keep):
         kept_one = int(re.search(r"of row (\d+)", d.detail)[1])
         assert kept_one in done.at, "a duplicate of a row that was dropped itself"
     assert not deduplicate(done.kept, threshold=threshold, part=part, keep=keep).dropped
+
+
+@pytest.mark.parametrize("a,b", [("What is 7 + 3?", "What is 7 * 3?"), ("C++", "C#"), ("Is 5 > 3?", "Is 5 < 3?"), ("find -5", "find 5"), ("की", "के"), ("กิน", "กัน"), ("👍", "👎"), ("5 %", "5 €"), ("1.5", "15")])
+def test_signs_that_mean_something_are_kept_apart(a, b):
+    assert normalise(a) != normalise(b)
+    assert not deduplicate([say(a), say(b)], part="prompt").dropped and not conflicts([say(a, "1"), say(b, "2")])
+    assert not overlap([say(a)], [say(b)], share=1.) or "normalised" not in {o["kind"] for o in overlap([say(a)], [say(b)]) if o["part"] == "prompt"}
+
+
+@pytest.mark.parametrize("a,b", [("Please send 36 oak trays.", "please  SEND: “36” oak-trays!!"), ("e\u0301", "é"), ("it’s", "it's"), ("x\u200b", "x"), ("(a) [b] {c}", "a b c"), ("ﬁne", "fine"), ("ab\ud800", "ab")])
+def test_what_only_looks_different_is_the_same(a, b): assert normalise(a) == normalise(b) != ""
+
+
+@quick
+@given(texts)
+def test_normalising_twice_is_normalising_once(text): assert normalise(normalise(text)) == normalise(text)
+
+
+def test_rows_under_different_instructions_are_no_duplicates_and_no_conflicts():
+    rows = [say("What is a trivet?", "A stand.", system="Be brief."), say("What is a trivet?", "Un dessous-de-plat.", system="Answer in French."), say("what is a trivet", "A stand.", system="Be brief.")]
+    assert deduplicate(rows, part="prompt").at == [0, 1] and deduplicate(rows, part="prompt", threshold=.6).at == [0, 1]
+    assert conflicts(rows) == [] and conflicts([*rows, say("What is a trivet?", "A cloth.", system="Be brief.")]) == [[0, 2, 3]]
 
 
 def test_keep_longest_keeps_the_longest():
@@ -365,6 +409,12 @@ def test_the_same_address_gets_the_same_mask_within_a_row_and_another_gets_anoth
     assert text_of(got[0]) == "[EMAIL_1] and [EMAIL_2]\n[EMAIL_1]" and text_of(got[1], "prompt") == "[EMAIL_1]"
 
 
+def test_masks_that_stand_there_already_are_not_used_again():
+    once = mask_personal([say("ana@zebra.example, 030 901820, +49 30 901821", "[IP_1]")]).kept
+    twice = mask_personal(once, region="DE").kept[0]
+    assert text_of(twice, "prompt") == "[EMAIL_1], [PHONE_2], [PHONE_1]"
+
+
 def test_kinds_that_are_not_asked_for_stay():
     text = "ana@zebra.example, 192.168.17.4"
     assert text_of(mask_personal([say(text)], kinds="ip").kept[0], "prompt") == "ana@zebra.example, [IP_1]"
@@ -379,8 +429,9 @@ grouped = st.lists(st.tuples(st.sampled_from("ABCDEFG"), st.sampled_from(["one o
 @given(grouped, st.integers(0, 5), st.sampled_from([dict(train=.8, test=.2), dict(a=.5, b=.3, c=.2), dict(all=1.)]))
 def test_a_split_loses_nothing_and_tears_nothing(pairs, seed, sizes):
     rows = [dict(**say(t), who=w) for w, t in pairs]
-    got = split_rows(rows, sizes, group=lambda r: r["who"], seed=seed)
-    assert sorted(i for v in got.at.values() for i in v) == list(range(len(rows)))
+    try: got = split_rows(rows, sizes, group=lambda r: r["who"], seed=seed)
+    except ValueError as e: assert "would be empty" in str(e) and len(sizes) > 1; return
+    assert all(got.parts.values()) and sorted(i for v in got.at.values() for i in v) == list(range(len(rows)))
     assert all(got.parts[k] == [rows[i] for i in v] for k, v in got.at.items()) and list(got.parts) == list(sizes)
     side = {i: k for k, v in got.at.items() for i in v}
     for i, (w, t) in enumerate(pairs):
@@ -400,9 +451,22 @@ def test_near_duplicates_stay_together_and_seeds_differ():
     assert split_rows(rows, dict(train=.7, test=.3), threshold=.6, seed=1).at != got.at
 
 
-def test_rows_without_a_group_are_free():
-    rows = [dict(**say(f"{i} trays of kind {i*i}"), who=None) for i in range(20)]
+
+@pytest.mark.parametrize("nothing", [None, float("nan")])
+def test_rows_without_a_group_are_free_whatever_says_so(nothing):
+    "The same NaN in each row, as a table that was read from a file has it."
+    rows = [dict(**say(f"{i} trays of kind {i*i}"), who=nothing) for i in range(20)]
     assert len(set(split_rows(rows, dict(a=.5, b=.5), group=lambda r: r["who"], threshold=None).cluster)) == 20
+
+
+def test_a_group_called_zero_is_a_group():
+    rows = [dict(**say(f"{i} trays of kind {i*i}"), who=i//10) for i in range(20)]
+    assert set(split_rows(rows, dict(a=.5, b=.5), group=lambda r: r["who"], threshold=None).cluster) == {0, 10}
+
+
+def test_one_large_cluster_leaves_no_part_empty_in_silence():
+    with pytest.raises(ValueError, match="'test' would be empty: 6 rows in 1 clusters, the largest of 6"):
+        split_rows([say("the same")]*6, dict(train=.8, test=.2))
 
 
 # The report
@@ -424,6 +488,10 @@ def test_the_reports_counts_add_up(rows):
     page = got._repr_html_()
     for text in (f"<b>{len(rows)}</b> rows came in", f"<b>{d['kept']}</b> are left"): assert text in page
     assert f"{len(rows)} rows came in, {d['kept']} are left" in str(got)
+
+
+def test_what_a_notebook_shows_of_a_result_is_its_counts_and_not_its_rows():
+    for got in (clean(ORDERS), split_rows(ORDERS, dict(a=.5, b=.5)), quality_report(chain(ORDERS))): assert repr(got) == str(got) and len(repr(got)) < 1500
 
 
 class Balance(html.parser.HTMLParser):
@@ -455,6 +523,29 @@ def test_personal_data_is_not_in_the_report():
     rows = [say("Sure", "call ana@zebra.example\u200b now"), say("x", "call ana@zebra.example now"), say("x", "call ana@zebra.example now")]
     page = quality_report(chain(rows))._repr_html_()
     assert "ana@" not in page and "[EMAIL_1]" in page
+
+
+def test_numbers_of_the_region_are_not_in_the_report_either():
+    rows = [say("x", "call 030 901820 now"), say("x", "Call 030 901820 now!")]
+    report = quality_report(chain(rows), region="DE")
+    assert report.flags["personal data"] == 1 and "901820" not in report._repr_html_()
+
+
+def test_half_an_address_is_not_in_the_report():
+    "The example of a change is cut forty characters from it: here in the middle of an address."
+    rows = [say("x\u200b" + "and so on, "*3 + "ana.keller@zebra.example, thank you very much and see you soon")]
+    page = quality_report(chain(rows))._repr_html_()
+    assert "ana" not in page and "keller" not in page and "[EMA" in page
+
+
+def test_what_was_masked_is_not_in_the_report():
+    page = quality_report([mask_personal([say("Write to ana.keller@zebra.example, please.")])])._repr_html_()
+    assert "keller" not in page and "(not shown)" in page and "[EMAIL_1]" in page
+
+
+def test_a_page_with_half_a_character_can_be_written(tmp_path):
+    rows = [say("a\ud800", "b"), say("a\ud800", "b")]
+    assert "ud800" in quality_report(chain(rows), title="x\ud800").save(tmp_path/"report.html").read_text(encoding="utf-8")
 
 
 def test_a_page_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
@@ -498,10 +589,10 @@ def test_the_page_fits_a_telephone_and_can_be_read(browser, tmp_path, scheme):
 
 @needs_browser
 @pytest.mark.browser
-@pytest.mark.parametrize("bands,rows,threshold", [(32, 4, .8), (9, 13, .8), (16, 8, .5), (128, 1, .2)])
+@pytest.mark.parametrize("bands,rows,threshold", [(32, 4, .8), (9, 13, .8), (16, 8, .5), (128, 1, .2), (21, 6, .85)])
 def test_the_explorer_computes_what_python_and_datasketch_do(browser, bands, rows, threshold):
     from datasketch.lsh import _false_negative_probability, _false_positive_probability
-    values = [(i + .5)/50 for i in range(50) for _ in range(1 + i % 3)]   # bin centres, so that JS and Python see the same numbers
+    values = [(i + .5)/100 for i in range(100) for _ in range(1 + i % 3)]   # bin centres, so that JS and Python see the same numbers
     page = browser.new_page()
     page.set_content(dedup_explorer(values)._repr_mimebundle_()[0]["text/html"])
     box = page.locator(".ft").first
@@ -538,7 +629,12 @@ ROW = say("a", "b")
     (lambda: answer_losses([dict(messages=ROW["messages"][:1])], *toy()), "row 0 does not end with an answer: its last message is of 'user'"), (lambda: answer_losses([ROW], *toy(), batch=0), "batch is 0"),
     (lambda: drop_languages([ROW], "English"), "give codes such as 'en'"), (lambda: find_personal("x", kinds="name"), r"kinds \['name'\]: use key"), (lambda: find_personal("x", region="XX"), "region is 'XX'"),
     (lambda: split_rows([ROW], {}), "sizes are {}"), (lambda: split_rows([ROW], dict(a=.5)), "together 1"), (lambda: split_rows([ROW], dict(a=1.5, b=-.5)), "together 1"),
-    (lambda: split_rows([ROW], dict(a=1.), group=lambda r: []), r"row 0 has the group \[\]"), (lambda: quality_report([ROW]), "steps: give what clean"), (lambda: dedup_explorer([]), "0 similarities"),
+    (lambda: split_rows([ROW], dict(a=1.), group=lambda r: []), r"row 0 has no usable group \(unhashable"), (lambda: split_rows([ROW], dict(a=1.), group=lambda r: r["who"]), "row 0 has no usable group"),
+    (lambda: split_rows([], dict(a=1.)), "'a' would be empty: 0 rows"), (lambda: split_rows([ROW], dict(a=.5, b=.5)), "'b' would be empty: 1 rows in 1 clusters"),
+    (lambda: clean([ROW], roles=["asistant"]), r"roles \['asistant'\]: use system"), (lambda: near_pairs("abc"), "texts are the text 'abc'"), (lambda: near_pairs(["a", None]), "text 1 is a NoneType"),
+    (lambda: robust_z([1, None]), "value 1 is None"), (lambda: robust_z(["a"]), "value 0 is 'a'"), (lambda: deduplicate([], threshold=0), "threshold is 0"),
+    (lambda: answer_losses([say("a", "b\ud83d")], *toy()), "row 0 holds half of a character"), (lambda: answer_losses([say("a", "b"*5000)], *toy()), r"row 0 has \d+ tokens, the model reads \d+"),
+    (lambda: answer_losses([dict(messages=[dict(role="user", content="a"), dict(role="assistant", content=None, tool_calls=[{}])])], *toy()), "is of .assistant. and has no text"), (lambda: quality_report([ROW]), "steps: give what clean"), (lambda: dedup_explorer([]), "0 similarities"),
     (lambda: dedup_explorer([2.]), "give numbers from 0 to 1"), (lambda: quality_report(chain([ROW])).save("no/where/x.html"), "no/where is no folder")])
 def test_bad_input_is_named_with_its_remedy(call, says):
     with pytest.raises(ValueError, match=says): call()

@@ -20,9 +20,9 @@ function explore(kit, data) {
       if (i / k >= t - 1e-9) { wanted += c; hit += c * found(s); } else needless += c * found(s);
     });
     chart.clear();
-    chart.bars(data.bins.map((c, i) => ({ x0: i / k, x1: (i + 1) / k, y: log(c) * .5, color: i / k >= t - 1e-9 ? "wrong" : "base", label: i / k >= t - 1e-9 ? "pairs that are wanted (log scale)" : "other pairs (log scale)" })));
+    chart.bars(data.bins.map((c, i) => ({ x0: i / k, x1: (i + 1) / k, y: log(c) * .5, color: i / k >= t - 1e-9 ? "trained" : "base", label: i / k >= t - 1e-9 ? "pairs that are wanted (log scale)" : "other pairs (log scale)" })));
     chart.line(Array.from({ length: 201 }, (_, i) => [i / 200, found(i / 200)]), { color: "other", label: "probability to be found" });
-    chart.rule({ x: t, label: "wanted from here", color: "wrong" });
+    chart.rule({ x: t, label: "wanted from here", color: "trained" });
     out.show([["found at the threshold", found(t).toFixed(3)],
               ["numbers a text needs", bands.value * rows.value],
               ["half are found from", ((1 - .5 ** (1 / bands.value)) ** (1 / rows.value)).toFixed(3)],
