@@ -456,7 +456,7 @@ def main():
         if a.tried: record["trl_tried"] = tried(kind, n, 1, a.quick, bar); save()
     record = save()
     show(record)
-    exact = lambda r: 1e-4 if r["method"] in (B, "c", "d6") else 1e-5  # TRL's log-probabilities are rounded more coarsely in float32
+    exact = lambda r: 1e-4 if r["method"] in (B, "c", "d6") else 1e-5  # TRL takes exp(z - log Z) with a rounded log Z
     off = [f"{r['data']}/{r['method']}" for r in record["rows"] if max(r["gradient_error_fp32"], r["loss_error_fp32"]) > exact(r)]
     if off: raise SystemExit(f"not the same training as (a): {', '.join(off)}")
 

@@ -509,7 +509,7 @@ def _prove(lm, decoder):
     if not abs(loss - want) <= .03*want:  # bfloat16 has two to three digits
         _refuse(lm, f"has a loss of {loss:.3f} on a lean batch, and {want:.3f} on rows alone")
 
-# %% ../nbs/23_batch.ipynb #3285b554
+# %% ../nbs/23_batch.ipynb #2d637b83
 def lean_(
     model,  # Causal language model of transformers, also inside a PeftModel; changed in place
 )->Lean:    # Handle: `remove()` undoes it
@@ -526,8 +526,11 @@ def lean_(
         _refuse(model, "puts virtual tokens before each row")
     decoder = getattr(lm, "base_model", lm)
     if decoder is lm or lm.get_output_embeddings() is None: _refuse(lm, "has no decoder with a head on it")
-    if hasattr(decoder, "_lean"): return decoder._lean
     was = lm.config._attn_implementation
+    if hasattr(decoder, "_lean"):
+        if was == NAME: return decoder._lean
+        decoder._lean.remove()  # somebody has chosen another attention since
+        lm.set_attn_implementation(was)
     if was != "sdpa": _refuse(lm, f"computes attention with {was!r}, where 'sdpa' is needed to lay rows flat")
     _register()
     hooks = [decoder.register_forward_pre_hook(_lengths_to_cpu, with_kwargs=True),

@@ -424,6 +424,17 @@ def test_switched_off_the_model_is_as_before():
     with lean_(m): assert apart(step(m, Collator(PAD)(ROWS)), before) < 1e-5
 
 
+def test_attention_chosen_after_the_switch_is_switched_again():
+    m = prepared()
+    m.set_attn_implementation("sdpa")
+    with pytest.raises(RuntimeError): m(**Collator(PAD)(ROWS))
+    handle = lean_(m)
+    assert lean_(m) is handle and apart(step(m, Collator(PAD)(ROWS)), step(prepared(lean=False), Collator(PAD, "dynamic")(ROWS))) < 1e-5
+    m.set_attn_implementation("eager")
+    with pytest.raises(ValueError, match="computes attention with 'eager'"): lean_(m)
+    assert m.config._attn_implementation == "eager"
+
+
 def test_a_lean_model_is_saved_like_any_other(tmp_path):
     m = toy()[0]
     lean_(m); m.save_pretrained(tmp_path)
