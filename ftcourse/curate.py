@@ -421,7 +421,7 @@ def clusters(
 def _system(row): # What its system prompt says
     return "\n".join(m.get("content") or "" for m in row["messages"] if m["role"] in ("system", "developer"))
 
-# %% ../nbs/21_curate.ipynb #ec839d3e
+# %% ../nbs/21_curate.ipynb #1440fbe3
 def deduplicate(
     rows:Iterable,         # `messages` rows
     *,
@@ -440,7 +440,7 @@ def deduplicate(
     choose_bands(threshold)  # refuses what cannot be used, also when there are no rows
     texts = [text_of(r, part) for r in rows]
     for i, r in enumerate(rows): under[_system(r)].append(i)
-    for some in under.values():
+    for some in (g for g in under.values() if len(g) > 1):
         mine = [texts[i] for i in some]
         alike = (_equal(normalise(t) or None for t in mine) if threshold == 1
                  else near_pairs(mine, threshold=threshold, seed=seed))

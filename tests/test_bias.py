@@ -151,7 +151,7 @@ def test_a_huge_text_is_swapped_in_seconds():
         assert out == "his desk "*n
         return spent
     few = min(seconds(4_000) for _ in range(3))
-    assert seconds(128_000) < 32*4*few
+    assert min(seconds(128_000) for _ in range(2)) < 32*4*few
 
 
 def test_many_groups_need_little_memory():
