@@ -354,8 +354,7 @@ def _alike(
     row, # A `_Row` with its spans
 ):
     "Raise `TemplateError` if answers of one row end with different special tokens."
-    ends = [row.full[end:stop].strip() for _, end, stop in row.spans]
-    ends = [e for e in ends if e]  # not those of tool calls, which may end otherwise
+    ends = [row.full[end:stop].strip() for _, end, stop in row.spans]  # empty for calls: they may differ
     if other := next((e for e in ends if not (e.startswith(ends[-1]) or ends[-1].startswith(e))), None):
         raise TemplateError(f"the template ends one answer with {other!r} and the last with {ends[-1]!r}, "
                             "and a model that learns both does not know when to stop: try turns='last'")

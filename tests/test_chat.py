@@ -316,6 +316,11 @@ def test_what_the_prompt_has_written_already_is_not_trained():
     assert decode(t, e.trained) == "Easy.</think>Paris.<|im_end|>"
 
 
+def test_what_the_prompt_has_written_is_also_found_where_the_template_looks_at_the_answer():
+    t = dressed(BYTES, shipped("qwen3_5_think"), eos="<|im_end|>")
+    assert decode(t, encode([PARIS[0], says("<think>\nEasy.\n</think>\n\nParis.")], t).trained) == "Easy.\n</think>\n\nParis.<|im_end|>"
+
+
 def test_where_several_end_tokens_touch_the_one_that_stops_the_model_is_trained_too():
     t = dressed(BYTES, CHATML.replace("+ '<|im_end|>", "+ '<|end_response|><|im_end|>"), eos="<|im_end|>", special=["<|end_response|>"])
     assert decode(t, encode(SEINE, t, turns="all").trained) == "Paris.<|end_response|><|im_end|>The Seine.<|end_response|><|im_end|>"
@@ -347,6 +352,7 @@ BAD = {
     "raises": (ZOO["gemma"], [dict(role="system", content="x"), *PARIS], "System role not supported"),
     "syntax": (dressed(BYTES, "{% for m in messages %}"), PARIS, "refuses this conversation"),
     "drops the user": (dressed(BYTES, CHATML.replace("m['content'] +", "(m['content'] if m['role'] == 'assistant' else '') +"), eos="<|im_end|>"), PARIS, "leaves out or changes message 0 (user)"),
+    "changes the user": (dressed(BYTES, CHATML.replace("m['content'] +", "m['content'].replace('France', 'Spain') +"), eos="<|im_end|>"), PARIS, "leaves out or changes message 0 (user)"),
     "no tool calls": (SMOL, [user("x"), dict(CALL, content="")], "does not write tool calls"),
     "lists": (dressed(BYTES, shipped("smolvlm")), PARIS, "list of parts"),
     "opens a thought": (dressed(BYTES, shipped("nemotron_3_nano"), eos="<|im_end|>"), PARIS, "no prefix"),
@@ -784,6 +790,7 @@ def test_a_template_that_refuses_marks_is_still_searched_for_the_text():
 def test_marks_are_put_once_for_each_shape(monkeypatch):
     made, marked = [], module._marked
     monkeypatch.setattr(module, "_marked", lambda *a: made.append(1) or marked(*a))
+    monkeypatch.setattr(module, "_by_marks", None)  # nor need a row of the shape be looked at again, although this template writes a space before answers
     prepare([dict(messages=c) for c in (PARIS, SEINE)*20], ZOO["mistral"], turns="all", progress=False)
     assert len(made) == 2
 
@@ -792,6 +799,8 @@ def test_a_text_that_is_itself_a_mark_changes_nothing():
     for text in ("xqj", "xqj1xqj", "xqjj0xqjj"):
         chat = [user(text), says(text), user("xqj0xqj"), says(f"{text}!")]
         for family in ("chatml", "mistral"): assert text in decode(ZOO[family], encode(chat, ZOO[family], turns="all").trained)
+        told = dict(TOOL, function=dict(TOOL["function"], description=text))  # written beside the mark of the name
+        assert decode(ZOO["qwen2.5"], encode(chat, ZOO["qwen2.5"], tools=[told]).trained) == f"{text}!<|im_end|>"
 
 
 # --- ends ------------------------------------------------------------------------------------------------------------
