@@ -418,9 +418,9 @@ def _past(new, seq, dtype):
     "What to add to the scores of the last `new` of `seq` tokens: 0 where they may look, else -inf."
     return torch.full((new, seq), float("-inf"), dtype=dtype).triu(seq - new + 1)
 
-# %% ../nbs/23_batch.ipynb #a2809382
+# %% ../nbs/23_batch.ipynb #261557f8
 class _CrossEntropy(torch.autograd.Function):
-    "Cross-entropy in float32, 64 rows at a time; keeps the gradient, in the dtype of the logits."
+    "Cross-entropy in float32, 64 positions at a time; keeps the gradient, in the dtype of the logits."
     @staticmethod
     def forward(ctx, logits, target, count): # `[n, vocab]`, `[n]`, number to divide the sum by
         total, share = 0., 1/count.float()
@@ -509,15 +509,16 @@ def _prove(lm, decoder):
     if not abs(loss - want) <= .03*want:  # bfloat16 has two to three digits
         _refuse(lm, f"has a loss of {loss:.3f} on a lean batch, and {want:.3f} on rows alone")
 
-# %% ../nbs/23_batch.ipynb #2d637b83
+# %% ../nbs/23_batch.ipynb #89a123c6
 def lean_(
     model,  # Causal language model of transformers, also inside a PeftModel; changed in place
 )->Lean:    # Handle: `remove()` undoes it
     """Teach a model to take lean batches: rows laid flat that cannot see each other, a prefix computed once,
     logits only where there is a label.
 
-    Two hooks on the decoder and an attention function that acts only on such batches; other calls, `generate`
-    among them, are as before, and so is everything that is saved. Calling it twice returns the same handle.
+    Two hooks on the decoder, an attention function and a loss, which act only on such batches; other calls,
+    `generate` among them, are as before, and so is everything that is saved. Calling it twice returns the
+    same handle.
 
     Raises `ValueError` for a model that this does not hold for, and leaves it as it was: it is tried on
     eight tokens first. What shows only in longer rows the trial cannot see."""
