@@ -1094,7 +1094,7 @@ def check_leaks(fn):
     assert off(5, .5, 0) == [2], f"the last token of row 2 differs: look at all tokens, got {off(5, .5, 0)}"
     assert off(0, .5) == [0], f"row 0 counts too: expected [0], got {off(0, .5)}"
     assert off(3, 1e-4) == [], "a difference below eps is rounding"
-    assert off(4, float("nan")) == [2], "nan differs from everything: nan > eps is False, not nan <= eps is True"
+    assert off(4, float("nan")) == [2], "nan differs from everything, but nan > eps is False"
     both = [[2*x for x in t] for t in flat]
     assert fn(both, alone, 1e-3) == [0, 1, 2], f"all three rows differ, got {fn(both, alone, 1e-3)}"
 

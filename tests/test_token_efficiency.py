@@ -30,7 +30,7 @@ def reference(tmp_path_factory):
 
 
 def gradient(method, kind, folder):
-    out = te.Worker(method, quick=True).step(kind, 6, "float32", grads=folder/"g.pt")
+    out = te.Worker(method, quick=True).step(kind, 18, "float32", grads=folder/"g.pt")
     return out, torch.load(folder/"g.pt")
 
 
