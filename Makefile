@@ -10,6 +10,8 @@ export PYTHONUTF8 = 1
 export TOKENIZERS_PARALLELISM = false
 LESSONS   := $(sort $(wildcard nbs/[0-9]*.ipynb))
 SOLUTIONS := $(sort $(wildcard nbs/solutions/[0-9]*.ipynb))
+# Lessons as tests, each in a process of its own: a single one keeps what they leave in memory, 11 GB at the end.
+each = @for nb in $(1) nbs/index.ipynb nbs/solutions; do nbdev_test --n_workers 1 $(2) --path $$nb || exit 1; done
 
 .PHONY: help install model quickstart test test-fast lab docs bench run readme clean
 
@@ -32,12 +34,12 @@ quickstart: model  ## fine-tune a real model on this CPU: lesson 00 from start t
 	@$(PY) tools/run_lesson.py nbs/00_quickstart.ipynb --summary runs/quickstart/report.json
 
 test: model  ## all that guards the project: lessons, solutions, site, pytest
-	nbdev_test --n_workers 1 --timing --do_print
+	$(call each,$(LESSONS),--timing --do_print)
 	$(PY) tools/docs.py
 	$(PY) -m pytest
 
 test-fast: model  ## a few minutes, for working: every lesson but the quickstart, and the quick half of pytest
-	nbdev_test --n_workers 1 --skip_file_re '^(_|00_)'
+	$(call each,$(filter-out nbs/00_%,$(LESSONS)))
 	$(PY) -m pytest -m "not slow and not browser"
 
 lab: model  ## JupyterLab, opened on the index

@@ -6,7 +6,7 @@ own process, which gives it its own peak of memory; the processes take turns ste
 The same run checks that all methods compute the same: loss and every adapter gradient in float32 against those of method (a), on the first rows.
 The gradient of each method in bfloat16 is compared with the same one, so that the rounding of (a) itself is in the table too.
 
-    python benchmarks/token_efficiency.py                      # the table, twenty minutes
+    python benchmarks/token_efficiency.py                      # the table, half an hour
     python benchmarks/token_efficiency.py --data orders        # one kind of rows
     python benchmarks/token_efficiency.py --profile --tried    # also: where TRL spends its time, and which of its settings were tried
     python benchmarks/token_efficiency.py --quick              # a toy model, seconds: does this script still work?
@@ -134,13 +134,14 @@ def ours(trainer="Trainer", batch=16, uncast=False, **layout):
     return make
 
 
-BEST = {"orders": "padding_free, 2 rows a batch", "chat": "padding_free, 2 rows a batch", "long": "padding_free, 2 rows a batch"}
-SHORTLIST = ("checkpointing off, 1 row a batch", "checkpointing off, 4 rows a batch", "checkpointing off, group_by_length, 2 rows a batch", "padding_free, 4 rows a batch", "packing (bfd), one pack of 512 a batch")
+BEST = ("padding_free, 2 rows a batch", "checkpointing off, group_by_length, 2 rows a batch")  # the two fastest of TRL's, in turns with all others
+SHORTLIST = (*BEST, "checkpointing off, 1 row a batch", "checkpointing off, 4 rows a batch", "padding_free, 4 rows a batch", "packing (bfd), one pack of 512 a batch")
 SIZE = {"orders": 16, "chat": 16, "long": 4}  # rows a batch where all rows are laid flat
 METHODS = {
     A: ("padding to 512, all logits", lambda kind: guide),
     B: ("TRL, default settings", lambda kind: trl({})),
-    "c": ("TRL, its best settings", lambda kind: trl(TRIED[BEST[kind]])),
+    "c": (f"TRL, {BEST[0]}", lambda kind: trl(TRIED[BEST[0]])),
+    "c2": (f"TRL, {BEST[1]}", lambda kind: trl(TRIED[BEST[1]])),
     "d1": ("as (a), padding to the longest row of a batch", lambda kind: ours(batch=4, layout="dynamic")),
     "d2": ("+ logits only where there is a label", lambda kind: ours(batch=4, layout="dynamic", only_labels=True)),
     "d3": ("+ rows laid flat, without padding", lambda kind: ours(batch=SIZE[kind], share_prefix=False)),
@@ -359,7 +360,7 @@ def measure(ws, kind, n, repeats, check, tmp, bar):
     for m in ws:
         timed = took[m][1:] or took[m]  # the first step meets its shapes for the first time
         s = statistics.median(timed)
-        rows.append(dict(data=kind, method=m, what=what(m, kind), seconds_per_16_rows=s, spread=max(timed) - min(timed), steps=len(timed),
+        rows.append(dict(data=kind, method=m, what=METHODS[m][0], seconds_per_16_rows=s, spread=max(timed) - min(timed) if len(timed) > 1 else None, steps=len(timed),
                          real_tokens_per_s=facts["tokens"]*ROWS/n/s, peak_bytes=first[m]["peak_bytes"], positions=first[m]["positions"],
                          batches=first[m]["batches"], loss=first[m]["loss"]))
     for m, w, r in zip(ws, ws.values(), rows):
@@ -372,9 +373,6 @@ def measure(ws, kind, n, repeats, check, tmp, bar):
             if other := next((q for q in rows if q["method"] == k), None): r[f"x_vs_{k}"] = other["seconds_per_16_rows"]/r["seconds_per_16_rows"]
         r["loss_error_fp32"] = abs(r["loss_fp32"]/rows[0]["loss_fp32"] - 1)
     return rows, facts, rate
-
-
-def what(method, kind): return METHODS[method][0] + f" ({BEST[kind]})"*(method == "c")
 
 
 def tried(kind, n, repeats, quick, bar):
@@ -413,7 +411,7 @@ def show(record):
         print(f"{'':2} {'method':58} {'s/16 rows':>9} {'spread':>7} {'tokens/s':>8} {'peak MiB':>8} {'× a':>6} {'× b':>6} {'gradient: fp32':>14} {'bf16':>8}")
         for r in record["rows"]:
             if r["data"] == kind:
-                print(f"{r['method']:2} {r['what']:58} {r['seconds_per_16_rows']:9.2f} {r['spread']:7.2f} {r['real_tokens_per_s']:8.0f} {r['peak_bytes']/2**20:8.0f} "
+                print(f"{r['method']:2} {r['what']:58} {r['seconds_per_16_rows']:9.2f} {'' if r['spread'] is None else format(r['spread'], '.2f'):>7} {r['real_tokens_per_s']:8.0f} {r['peak_bytes']/2**20:8.0f} "
                       f"{r.get('x_vs_a', float('nan')):6.2f} {r.get('x_vs_b', float('nan')):6.2f} {r['gradient_error_fp32']:14.1e} {r['gradient_error_bf16']:8.1e}")
     for r in record.get("trl_tried", []): print(f"TRL on {r['data']}: {r['settings']:55}", f"{r['seconds_per_16_rows']:6.2f} s {r['peak_bytes']/2**20:6.0f} MiB" if "loss" in r else r["error"])
     for name, p in record.get("trl_profile", {}).items():
@@ -424,7 +422,7 @@ def show(record):
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument("--data", nargs="+", choices=KINDS, default=KINDS); ap.add_argument("--repeats", type=int, default=3, help="steps of each method on the first kind of rows, one less on each other; the first warms up")
+    ap.add_argument("--data", nargs="+", choices=KINDS, default=KINDS); ap.add_argument("--repeats", type=int, default=4, help="steps of each method on the first kind of rows, one less on each other; the first warms up")
     ap.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS)); ap.add_argument("--json", type=Path, help="write the record here")
     ap.add_argument("--long-rows", type=int, default=8, help="how many long rows are timed; seconds are given for 16")
     ap.add_argument("--tried", action="store_true"); ap.add_argument("--profile", action="store_true")
@@ -451,12 +449,13 @@ def main():
         if a.profile:
             record["trl_profile"] = {}
             for m in (B, "checkpointing off", "d5"):
-                with workers([m], a.quick) as other: record["trl_profile"][m if m in TRIED else what(m, kind)] = other[m]("profile", kind=kind, n=n)
+                with workers([m], a.quick) as other: record["trl_profile"][m if m in TRIED else METHODS[m][0]] = other[m]("profile", kind=kind, n=n)
             save()
         if a.tried: record["trl_tried"] = tried(kind, n, 1, a.quick, bar); save()
     record = save()
     show(record)
-    exact = lambda r: 1e-4 if r["method"] in (B, "c", "d6") else 1e-5  # TRL takes exp(z - log Z) with a rounded log Z
+    # PyTorch's cross-entropy over 49,152 logits is off by some 1e-5 on a CPU. All but TRL's share that; lesson 23 shows who is right
+    exact = lambda r: 2e-4 if r["method"] in (B, "c", "c2", "d6") else 1e-5
     off = [f"{r['data']}/{r['method']}" for r in record["rows"] if max(r["gradient_error_fp32"], r["loss_error_fp32"]) > exact(r)]
     if off: raise SystemExit(f"not the same training as (a): {', '.join(off)}")
 

@@ -306,19 +306,20 @@ def trained_tokens(
     if "shift_labels" in batch: return (batch["shift_labels"] != IGNORE).sum().item()
     return (batch["labels"][..., 1:] != IGNORE).sum().item()
 
-# %% ../nbs/23_batch.ipynb #7fc807ec
+# %% ../nbs/23_batch.ipynb #69e62633
 @torch.no_grad()
 def leak(
     model,      # Causal language model of transformers, also inside a PeftModel
     batch:dict, # One bin as the model takes it, `input_ids [1, seq]`
-    rows,       # The rows in it, `{"input_ids"}`, in the order in which they lie there
+    rows,       # The rows in it, `{"input_ids", "labels"}`, in the order in which they lie there
 )->float:       # Largest difference of a logit from that of its row alone
     """Do packed rows see each other? Rounding if not (1e-4 in float32), and much more if they do.
 
-    Raises `ValueError` if the batch does not hold these rows."""
-    ids = [_list(r["input_ids"]) for r in rows]
-    n, held = sum(map(len, ids)), batch["input_ids"][0].tolist()
-    if len(batch["input_ids"]) != 1 or held[:n] != [i for row in ids for i in row]:
+    Raises `ValueError` if the batch does not hold these rows, or is lean."""
+    if "keep" in batch: raise ValueError("the batch has logits only at labels: make it without only_labels")
+    ids = [_pair(i, r)[0] for i, r in enumerate(rows)]
+    n, held = sum(map(len, ids)), batch["input_ids"].tolist() if "input_ids" in batch else []
+    if not ids or len(held) != 1 or held[0][:n] != [i for row in ids for i in row]:
         raise ValueError("the batch does not hold these rows, one after another: give one bin and its rows")
     was = model.training
     model.eval()

@@ -389,6 +389,9 @@ def test_other_rows_than_those_of_the_batch_are_an_error(model):
     for wrong in (LONGER_FIRST[::-1], LONGER_FIRST*2):
         with pytest.raises(ValueError, match="does not hold these rows"): leak(model, fine, wrong)
     with pytest.raises(ValueError, match="give one bin"): leak(model, Collator(PAD, "packed", 40)(ROWS), ROWS)
+    for batch, rows, says in ((fine, [], "does not hold these rows"), ({}, LONGER_FIRST, "does not hold these rows"), (fine, LONGER_FIRST[0], "row 0 is a str"),
+                              (fine, [{}], "row 0 has no input_ids"), (Collator(PAD)(LONGER_FIRST), LONGER_FIRST, "make it without only_labels")):
+        with pytest.raises(ValueError, match=says): leak(model, batch, rows)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -579,6 +582,28 @@ def test_two_steps_in_a_trainer_give_the_adapters_of_padding(padded, which, layo
 def test_trl_reports_entropy_and_accuracy_of_the_labelled_tokens(padded, tmp_path):
     a, b = (fit(SFTTrainer, c, lean, tmp_path)[0].state.log_history[0] for c, lean in ((Collator(PAD, "dynamic"), False), (Collator(PAD), True)))
     assert a["entropy"] == pytest.approx(b["entropy"], rel=1e-5) and a["mean_token_accuracy"] == b["mean_token_accuracy"]
+
+
+def in_trainer(tmp_path, collator=None, lean=True, **kw):
+    net, tok = toy(); torch.manual_seed(0); add_lora(net, "all-linear", 4, 8.)
+    if lean: lean_(net)
+    func = kw.pop("compute_loss_func", None)
+    args = TrainingArguments(tmp_path, max_steps=1, report_to=[], use_cpu=True, disable_tqdm=True, remove_unused_columns=False, save_strategy="no", **kw)
+    rows = Dataset.from_list(ROWS)
+    return Trainer(net, args, train_dataset=rows, eval_dataset=rows, data_collator=collator or Collator(PAD), processing_class=tok, compute_loss_func=func)
+
+
+@pytest.mark.parametrize("kw", [dict(label_smoothing_factor=.1),
+                                dict(compute_loss_func=lambda out, labels, **_: F.cross_entropy(out.logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()))], ids=["smoothing", "function"])
+def test_what_wants_logits_everywhere_stops_at_a_lean_batch(tmp_path, kw):
+    with pytest.raises((RuntimeError, ValueError), match="[Ss]ize"): in_trainer(tmp_path, **kw).train()
+
+
+def test_the_loss_of_an_evaluation_is_a_mean_of_means(tmp_path):
+    "So it depends on the batch size, as the lesson says."
+    one, all_ = (in_trainer(tmp_path, Collator(PAD, "dynamic"), False, per_device_eval_batch_size=n).evaluate()["eval_loss"] for n in (1, len(ROWS)))
+    parts = [in_trainer(tmp_path, Collator(PAD, "dynamic"), False).model.eval()(**Collator(PAD, "dynamic")([r])).loss.item() for r in ROWS]
+    assert one == pytest.approx(sum(parts)/len(parts), rel=1e-6) and abs(one - all_) > 1e-4*all_
 
 
 @pytest.mark.parametrize("which", [Trainer, SFTTrainer])

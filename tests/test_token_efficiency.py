@@ -44,6 +44,11 @@ def test_every_method_computes_the_loss_and_gradient_of_the_padded_one(method, r
         assert ((g - want).norm()/want.norm()).item() < 1e-5
 
 
+def test_leaving_out_casts_changes_no_gradient(tmp_path):
+    g = {m: te.Worker(m, quick=True).step("orders", 6, "bfloat16", grads=tmp_path/m) and torch.load(tmp_path/m) for m in ("d4", "d5")}
+    assert torch.equal(g["d4"], g["d5"]) and g["d4"].any()
+
+
 def test_the_products_of_a_step_are_those_that_torch_counts():
     from torch.utils.flop_counter import FlopCounterMode
     worker = te.Worker("d3", quick=True)

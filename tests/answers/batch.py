@@ -72,7 +72,7 @@ MUTANTS = {  # (checker, what is wrong) -> (wrong answer, what the message must 
     ("check_leaks", "nothing"): (lambda p, a, e: None, "returns nothing"),
     ("check_leaks", "all"): (lambda p, a, e: list(range(len(a))), "the list is empty"),
     ("check_leaks", "token"): (lambda p, a, e: [t for t, (x, y) in enumerate(zip(p, sum(a, []))) if x != y], "expected [1], got [2]"),
-    ("check_leaks", "offset"): (lambda p, a, e: leaks([[0., 0.], *p][1:] if p == sum(a, []) else [[0., 0.], *p][:-1], a, e), "expected [1], got"),
+    ("check_leaks", "offset"): (lambda p, a, e: leaks(p, a, e) and [r + 1 for r in leaks(p, a, e)], "expected [1], got [2]"),
     ("check_leaks", "sign"): (lambda p, a, e: leaks(p, a, e, lambda x, y, e: x - y > e), "absolute difference"),
     ("check_leaks", "first token"): (lambda p, a, e: leaks(p, a, e, tokens=slice(1)), "look at all tokens"),
     ("check_leaks", "not row 0"): (lambda p, a, e: [r for r in leaks(p, a, e) if r], "row 0 counts too"),
