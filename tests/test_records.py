@@ -1008,6 +1008,7 @@ def test_an_id_of_a_kind_that_cannot_be_hashed_is_only_compared():
     assert not find_problems(row)
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device that only Linux has")
 @pytest.mark.parametrize("more", [[], ["--json"]])
 def test_an_answer_that_cannot_be_written_is_one_line_and_exit_2(tmp_path, more):
     source = jsonl(tmp_path/"a.jsonl", GOOD["text"], {"text": ""})
