@@ -344,16 +344,16 @@ def error(path, reference):
     return ((g - ref).norm()/ref.norm()).item()
 
 
-def measure(ws, kind, n, repeats, check, tmp, bar):
-    "All methods on one kind of rows, in turns. Returns rows of the table, facts about the data, and the best matrix rate seen."
+def measure(ws, kind, n, repeats, check, tmp, bar, slowest_once=False):
+    "All methods on one kind of rows, in turns. Returns rows of the table, facts about the data, and the matrix rate after each step."
     from ftcourse.models import matmul_rate
-    took, rate, first = {m: [] for m in ws}, 0., {}
+    took, rates, first = {m: [] for m in ws}, [], {}
     for i in range(repeats):
         for m, w in ws.items():
-            if m == A and i > 1: continue  # the slowest by far: one to warm up, one to be timed
+            if m == A and i > 1 and slowest_once: continue  # one to warm up, one to be timed
             out = w("step", kind=kind, n=n, dtype="bfloat16")
             first.setdefault(m, out); took[m].append(out["seconds"]*ROWS/n)
-            rate = max(rate, matmul_rate("bfloat16")); bar.update()
+            rates.append(matmul_rate("bfloat16")); bar.update()
     facts = next(iter(ws.values()))("facts", kind=kind, n=n)
     reference = next(iter(ws))
     rows = []
@@ -372,7 +372,7 @@ def measure(ws, kind, n, repeats, check, tmp, bar):
         for k in (A, B):
             if other := next((q for q in rows if q["method"] == k), None): r[f"x_vs_{k}"] = other["seconds_per_16_rows"]/r["seconds_per_16_rows"]
         r["loss_error_fp32"] = abs(r["loss_fp32"]/rows[0]["loss_fp32"] - 1)
-    return rows, facts, rate
+    return rows, facts, rates
 
 
 def tried(kind, n, repeats, quick, bar):
@@ -393,18 +393,19 @@ def tried(kind, n, repeats, quick, bar):
     return sorted(rows, key=lambda r: r.get("seconds_per_16_rows", float("inf")))
 
 
-def provenance(rate):
+def provenance(rates):
     import torch
     from importlib.metadata import version
     from ftcourse.models import machine
-    return dict(machine=machine(), device="cpu", threads=torch.get_num_threads(), dtype="bfloat16", seed=SEED, date=str(date.today()), matmul_gflops=round(rate/1e9, 1),
+    return dict(machine=machine(), device="cpu", threads=torch.get_num_threads(), dtype="bfloat16", seed=SEED, date=str(date.today()), matmul_gflops=round(max(rates)/1e9, 1),
+                matmul_gflops_median=round(statistics.median(rates)/1e9, 1), matmul_gflops_slowest=round(min(rates)/1e9, 1),  # how steady the machine was
                 command=" ".join(["python", "benchmarks/token_efficiency.py", *sys.argv[1:]]),
                 versions={p: version(p) for p in ("ftcourse", "torch", "transformers", "trl", "peft")})
 
 
 def show(record):
     pv = record["provenance"]
-    print(f"{pv['machine']}, {pv['threads']} threads; matrix products in bf16: {pv['matmul_gflops']:.0f} GFLOP/s")
+    print(f"{pv['machine']}, {pv['threads']} threads; matrix products in bf16: {pv['matmul_gflops']:.0f} GFLOP/s, between the steps median {pv['matmul_gflops_median']:.0f}, slowest {pv['matmul_gflops_slowest']:.0f}")
     for kind, f in record["facts"].items():
         print(f"\n{kind}: {f['rows']} rows of {f['shortest']} to {f['longest']} tokens, {f['tokens']} real tokens, {f['trained']} of them trained, first {f['prefix']} the same in all. "
               f"At the matrix limit 16 rows would take {f['limit_seconds']:.2f} s, {f['limit_seconds_prefix_once']:.2f} s with the common start computed once.")
@@ -432,19 +433,19 @@ def main():
     from tqdm import tqdm
     sizes = {k: 4 if a.quick else a.long_rows if k == "long" else ROWS for k in a.data}
     repeats = 1 if a.quick else a.repeats
-    record, rate = dict(rows=[], facts={}), 0.
+    record, rates = dict(rows=[], facts={}), []
     def save():
         for f in record["facts"].values():
-            f.update(limit_seconds=f["flops"]/rate*ROWS/f["rows"], limit_seconds_prefix_once=f["flops_prefix_once"]/rate*ROWS/f["rows"])
-        whole = dict(provenance=provenance(rate), **record)
+            f.update(limit_seconds=f["flops"]/max(rates)*ROWS/f["rows"], limit_seconds_prefix_once=f["flops_prefix_once"]/max(rates)*ROWS/f["rows"])
+        whole = dict(provenance=provenance(rates), **record)
         if a.json: a.json.write_text(json.dumps(whole, indent=1) + "\n")
         return whole
     with tempfile.TemporaryDirectory() as tmp, tqdm(total=len(a.data)*len(a.methods)*(repeats + 1), desc="steps", disable=None) as bar:
         with workers(a.methods, a.quick) as ws:
             for w in ws.values(): w("step", kind=a.data[0], n=2, dtype="bfloat16")
             for i, kind in enumerate(a.data):
-                rows, f, r = measure(ws, kind, sizes[kind], max(1, repeats - i), 2 if i else 3, Path(tmp), bar)
-                record["rows"] += rows; record["facts"][kind] = dict(f, rows=sizes[kind]); rate = max(rate, r); save()
+                rows, f, r = measure(ws, kind, sizes[kind], max(1, repeats - i), 2 if i else 3, Path(tmp), bar, slowest_once=i > 0)
+                record["rows"] += rows; record["facts"][kind] = dict(f, rows=sizes[kind]); rates += r; save()
         kind, n = a.data[0], sizes[a.data[0]]  # the rest on the first kind only
         if a.profile:
             record["trl_profile"] = {}
