@@ -349,17 +349,31 @@ def _place(
         "model trained on that never learns to stop: put {{ eos_token }} behind the answer in the template, "
         "or add the token that stands there to the tokenizer")
 
-# %% ../nbs/22_chat.ipynb #42603274
+# %% ../nbs/22_chat.ipynb #c8bf1d06
 def _alike(
-    row, # A `_Row` with its spans
+    row,       # A `_Row` with its spans
+    ends,      # Pattern: white space, then a special token
+    tokenizer,
+    kwargs,
 ):
-    "Raise `TemplateError` if answers of one row end with different special tokens."
-    ends = [row.full[end:stop].strip() for _, end, stop in row.spans]  # empty for calls: they may differ
-    if other := next((e for e in ends if not (e.startswith(ends[-1]) or ends[-1].startswith(e))), None):
-        raise TemplateError(f"the template ends one answer with {other!r} and the last with {ends[-1]!r}, "
-                            "and a model that learns both does not know when to stop: try turns='last'")
+    "Raise `TemplateError` if answers of one row end with different special tokens. Calls may differ."
+    written = {k: row.full[end:stop].strip() for k, (_, end, stop) in enumerate(row.spans) if stop > end}
+    if not written: return
+    k = max(written)
+    last, which = written[k], "the last"
+    if k < len(row.spans) - 1:  # a call follows: how would this text end if it did not?
+        i = row.trained[k]
+        alone, = _render(tokenizer, [row.chat[:i + 1]], tools=row.tools, kwargs=kwargs)
+        found = list(re.finditer(re.escape(row.chat[i]["content"]) + f"(?P<end>{ends.pattern})", alone))
+        if not found:
+            raise TemplateError(f"the template rewrites the answer in message {i} when more follows: try "
+                                "turns='last'")
+        last, which = found[-1]["end"].strip(), "one that nothing follows"
+    if other := next((e for e in written.values() if not (e.startswith(last) or last.startswith(e))), None):
+        raise TemplateError(f"the template ends one answer with {other!r} and {which} with {last!r}, and a "
+                            "model that learns both does not know when to stop: try turns='last'")
 
-# %% ../nbs/22_chat.ipynb #6f148e51
+# %% ../nbs/22_chat.ipynb #621ba83d
 def _placed(
     pairs,     # `(messages, tools)` for each row
     tokenizer,
@@ -389,7 +403,7 @@ def _placed(
         r.leads = shapes[shape]
         _dropped(r)
         r.spans = tuple(_place(r, k, ends, tokenizer, kwargs) for k in range(len(r.trained)))
-        if len(r.spans) > 1: _alike(r)
+        if len(r.spans) > 1: _alike(r, ends, tokenizer, kwargs)
     return rows, controls
 
 # %% ../nbs/22_chat.ipynb #ee816913

@@ -3,9 +3,13 @@ import functools, http.server, os, subprocess, sys, threading
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from web import BROWSER, SITE
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Property tests draw the same examples in each run of the same code. `pytest --hypothesis-profile=default` draws new ones.
+settings.register_profile("same", derandomize=True)
+settings.load_profile("same")
 ROOT = Path(__file__).resolve().parent.parent
 
 
