@@ -11,7 +11,7 @@ export TOKENIZERS_PARALLELISM = false
 LESSONS   := $(sort $(wildcard nbs/[0-9]*.ipynb))
 SOLUTIONS := $(sort $(wildcard nbs/solutions/[0-9]*.ipynb))
 # Lessons as tests, each in a process of its own: a single one keeps what they leave in memory, 11 GB at the end.
-each = @for nb in $(1) nbs/index.ipynb nbs/solutions; do nbdev_test --n_workers 1 $(2) --path $$nb || exit 1; done
+each = @bad=0; for nb in $(1) nbs/index.ipynb nbs/solutions; do nbdev_test --n_workers 1 $(2) --path $$nb || bad=1; done; exit $$bad
 
 .PHONY: help install model quickstart test test-fast lab docs bench run readme clean
 

@@ -599,6 +599,16 @@ def test_what_wants_logits_everywhere_stops_at_a_lean_batch(tmp_path, kw):
     with pytest.raises((RuntimeError, ValueError), match="[Ss]ize"): in_trainer(tmp_path, **kw).train()
 
 
+@pytest.mark.parametrize("lean", [True, False])
+def test_metrics_are_handed_fewer_positions_than_labels_by_a_lean_batch(tmp_path, lean):
+    "Nothing stops, so the lesson says it."
+    t, seen = in_trainer(tmp_path, None if lean else Collator(PAD, "dynamic"), lean, per_device_eval_batch_size=len(ROWS)), []
+    t.compute_metrics = lambda p: seen.append((p.predictions.shape[1], p.label_ids.shape[1])) or {}
+    t.evaluate()
+    (scores, labels), = seen
+    assert scores < labels if lean else scores == labels
+
+
 def test_the_loss_of_an_evaluation_is_a_mean_of_means(tmp_path):
     "So it depends on the batch size, as the lesson says."
     one, all_ = (in_trainer(tmp_path, Collator(PAD, "dynamic"), False, per_device_eval_batch_size=n).evaluate()["eval_loss"] for n in (1, len(ROWS)))
